@@ -1,0 +1,186 @@
+"""Everything a user can set, as frozen dataclasses, with one way to JSON and back.
+
+This file imports the standard library alone: an exported package is described with it on machines that have no JAX.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from deeplab_jax.errors import InputError
+
+IGNORE = 255  # mask value of pixels that have no label
+
+ConvKind = Literal["dense", "separable"]
+DilationRule = Literal["whole-stage", "after-first-block"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A ResNet with dilation instead of stride in its last stages (arXiv:1512.03385, arXiv:1706.05587)."""
+
+    blocks: tuple[int, int, int, int]  # residual blocks in each of the four stages
+    bottleneck: bool  # True: 1x1-3x3-1x1 blocks, stride on the 3x3; False: 3x3-3x3
+    output_stride: Literal[8, 16, 32]  # input pixels per pixel of the last feature map
+    dilation_rule: DilationRule = "whole-stage"  # does the first block of a dilated stage dilate too?
+    in_channels: int = 3
+    width: int = 64  # channels of the stem; the stages are 1, 2, 4 and 8 times as wide
+    epsilon: float = 1e-5  # of BatchNorm
+
+
+@dataclass(frozen=True)
+class ASPPConfig:
+    """Atrous spatial pyramid pooling (arXiv:1706.05587, section 3.3)."""
+
+    rates: tuple[int, ...] = (12, 24, 36)
+    channels: int = 256  # of every branch and of the result
+    branches: ConvKind = "dense"  # the 3x3 atrous convolutions
+    refine: ConvKind = "dense"  # the 3x3 convolution after the projection
+    dropout: float = 0.5  # after the projection, while training
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The V3+ decoder: low-level features sharpen the upsampled pyramid (arXiv:1802.02611, section 3.1)."""
+
+    low_level_channels: int = 48
+    channels: int = 256
+    fuse: ConvKind = "separable"  # the 3x3 convolution after the concatenation
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One DeepLab, whole. `decoder=None` is DeepLabV3; with a decoder it is V3+."""
+
+    num_classes: int
+    encoder: EncoderConfig
+    aspp: ASPPConfig = ASPPConfig()
+    decoder: DecoderConfig | None = None
+    align_corners: bool = True  # convention of every bilinear upsampling inside the model
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How a picture becomes network input: fitted to one size, divided by 255, normalised per RGB channel."""
+
+    size: tuple[int, int] = (512, 512)  # height, width in pixels
+    resize_mode: Literal["letterbox", "stretch"] = "letterbox"  # letterbox keeps the aspect and pads
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    padding_value: int = 127  # grey level 0..255 around a letterboxed picture
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    root: Path = Path("data")  # folder of the data set
+    format: Literal["camvid", "folder"] = "folder"  # layout of that folder
+    threads: int = 4  # host threads that read and decode
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training pictures, drawn anew for every picture and step."""
+
+    crop: tuple[int, int] = (256, 256)  # height, width of the training crop in pixels
+    scale: tuple[float, float] = (0.5, 2.0)  # zoom, drawn log-uniformly
+    flip: float = 0.5  # probability of a left-right mirror image
+    brightness: float = 0.2  # largest relative change
+    contrast: float = 0.2  # likewise
+    saturation: float = 0.2  # likewise
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 10_000
+    batch_size: int = 16  # global, over all devices
+    learning_rate: float = 0.01  # at the first step; falls to 0 by the poly schedule
+    poly_power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # L2, on convolution kernels only
+    log_every: int = 10  # steps
+    validate_every: int = 500  # steps; also at the last one
+    save_every: int = 500  # steps; also at the last one
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run. A recipe in `experiments/` is a Python file that sets `config` to one of these."""
+
+    model: ModelConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    preprocess: PreprocessConfig = PreprocessConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def to_dict(config: Any) -> Any:
+    """A config as what JSON can say."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_dict(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
+    """The config of type `kind` that `to_dict` wrote. Raises InputError that names the field, on anything else."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [k for k in arguments if k is not type(None)]
+        return None if value is None else from_dict(kinds[0], value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise InputError(f"{where}: must be one of {list(arguments)}, not {value!r}")
+    if origin is tuple:
+        kinds = arguments[:1] * len(value) if isinstance(value, list) and arguments[-1] is Ellipsis else arguments
+        if not isinstance(value, list) or len(value) != len(kinds):
+            raise InputError(f"{where}: must be a list of {len(kinds)} values, not {value!r}")
+        return tuple(from_dict(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) - set(hints):
+            known = ", ".join(hints)
+            raise InputError(f"{where}: must be an object with the keys {known}; found {value!r}")
+        fields = {name: from_dict(hints[name], v, f"{where}.{name}") for name, v in value.items()}
+        missing = [
+            f.name
+            for f in dataclasses.fields(kind)
+            if f.name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise InputError(f"{where}: {', '.join(missing)} missing")
+        return kind(**fields)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{where}: must be of type {kind.__name__}, not {value!r}")
+    return value
+
+
+def save_json(config: Any, path: Path) -> None:
+    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def load_json(kind: Any, path: Path) -> Any:
+    """The config in a JSON file. Raises InputError that names the file."""
+    return from_dict(kind, read_json(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says. Raises InputError that names the file where it is absent or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a readable JSON file: {error}") from None

@@ -1,0 +1,101 @@
+"""Random changes to pictures and masks, on the device, as a function of a key.
+
+All geometry is one 2x3 matrix from crop pixels to picture pixels, so scale, flip and crop cost one resampling:
+bilinear for the picture, nearest for the mask, grey and void outside.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from deeplab_jax.config import IGNORE, AugmentConfig, PreprocessConfig
+
+Matrix = Float[Array, "3 3"]
+
+
+def augment(
+    key: Key[Array, ""],
+    images: UInt8[Array, "b h w 3"],
+    masks: UInt8[Array, "b h w"],
+    config: AugmentConfig,
+    preprocess: PreprocessConfig,
+) -> tuple[Float[Array, "b h2 w2 3"], Int[Array, "b h2 w2"]]:
+    """Network input and class ids of size config.crop; every picture has its own draw."""
+
+    def one(key, image, mask):
+        geometry, colour = jax.random.split(key)
+        matrix = draw_geometry(geometry, image.shape[:2], config)
+        image, mask = resample(image, mask, matrix, config.crop, preprocess.padding_value)
+        return jitter(colour, image, config), mask
+
+    images, masks = jax.vmap(one)(jax.random.split(key, len(images)), images, masks)
+    return normalise(images, preprocess), masks
+
+
+def normalise(images: Float[Array, "b h w 3"], config: PreprocessConfig) -> Float[Array, "b h w 3"]:
+    """RGB in 0..1 to network input."""
+    return (images - jnp.asarray(config.mean)) / jnp.asarray(config.std)
+
+
+def draw_geometry(key: Key[Array, ""], size: tuple[int, int], config: AugmentConfig) -> Float[Array, "2 3"]:
+    """The matrix that takes (x, y, 1) in the crop to (x, y) in the picture; pixel centres lie at halves."""
+    zoom_key, flip_key, place_key = jax.random.split(key, 3)
+    height, width = size
+    zoom = jnp.exp(jax.random.uniform(zoom_key, minval=jnp.log(config.scale[0]), maxval=jnp.log(config.scale[1])))
+    # The crop lies anywhere inside the scaled picture, or the scaled picture anywhere inside the crop.
+    room = jnp.array([width, height]) * zoom - jnp.array([config.crop[1], config.crop[0]])
+    corner = jax.random.uniform(place_key, (2,)) * room
+    flipped = jax.random.bernoulli(flip_key, config.flip)
+    mirror = jnp.where(flipped, scaling(-1, 1).at[0, 2].set(width), jnp.eye(3))
+    return (mirror @ scaling(1 / zoom, 1 / zoom) @ translation(corner[0], corner[1]))[:2]
+
+
+def scaling(x, y) -> Matrix:
+    return jnp.diag(jnp.array([x, y, 1.0]))
+
+
+def translation(x, y) -> Matrix:
+    return jnp.eye(3).at[:2, 2].set(jnp.array([x, y]))
+
+
+def resample(
+    image: UInt8[Array, "h w 3"],
+    mask: UInt8[Array, "h w"],
+    matrix: Float[Array, "2 3"],
+    size: tuple[int, int],
+    padding_value: int,
+) -> tuple[Float[Array, "h2 w2 3"], Int[Array, "h2 w2"]]:
+    """The picture in 0..1 and the mask, seen through the matrix."""
+    height, width = mask.shape
+    y, x = jnp.meshgrid(jnp.arange(size[0]) + 0.5, jnp.arange(size[1]) + 0.5, indexing="ij")
+    x, y = jnp.einsum("ij,jhw->ihw", matrix, jnp.stack([x, y, jnp.ones_like(x)]), precision=jax.lax.Precision.HIGHEST)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    row, column = (jnp.floor(v).astype(int).clip(0, n - 1) for v, n in ((y, height), (x, width)))
+    ids = jnp.where(inside, mask[row, column], IGNORE).astype(jnp.int32)
+
+    x, y = (x - 0.5).clip(0, width - 1), (y - 0.5).clip(0, height - 1)
+    left, top = jnp.floor(x).astype(int), jnp.floor(y).astype(int)
+    right, bottom = jnp.minimum(left + 1, width - 1), jnp.minimum(top + 1, height - 1)
+    image = image.astype(jnp.float32) / 255
+    across, down = (x - left)[..., None], (y - top)[..., None]
+    upper = image[top, left] * (1 - across) + image[top, right] * across
+    lower = image[bottom, left] * (1 - across) + image[bottom, right] * across
+    colour = upper * (1 - down) + lower * down
+    return jnp.where(inside[..., None], colour, padding_value / 255), ids
+
+
+def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
+    """Brightness, contrast and saturation, each by a random factor around 1."""
+    factor = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+    brightness, contrast, saturation = jax.random.split(key, 3)
+    image = image * (1 + config.brightness * factor(brightness))
+    image = blend(image.mean(), image, 1 + config.contrast * factor(contrast))
+    grey = image @ jnp.array([0.299, 0.587, 0.114])
+    image = blend(grey[..., None], image, 1 + config.saturation * factor(saturation))
+    return image.clip(0, 1)
+
+
+def blend(base, image, factor):
+    return base + (image - base) * factor

@@ -1,0 +1,27 @@
+"""CamVid as SegNet laid it out: `train|val|test/*` images beside `trainannot|valannot|testannot/*.png` masks."""
+
+from pathlib import Path
+
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.dataset import Dataset, pair_by_stem
+
+CLASSES = (
+    ("sky", (128, 128, 128)),
+    ("building", (128, 0, 0)),
+    ("pole", (192, 192, 128)),
+    ("road", (128, 64, 128)),
+    ("pavement", (0, 0, 192)),
+    ("tree", (128, 128, 0)),
+    ("signsymbol", (192, 128, 128)),
+    ("fence", (64, 64, 128)),
+    ("car", (64, 0, 128)),
+    ("pedestrian", (64, 64, 0)),
+    ("bicyclist", (0, 128, 192)),
+)
+
+
+def open(root: Path, split: str) -> Dataset:
+    """Eleven classes; mask value 11 is void."""
+    classes = Classes(*zip(*CLASSES, strict=True))
+    return Dataset(classes, pair_by_stem(root / split, root / f"{split}annot"), {11: IGNORE})

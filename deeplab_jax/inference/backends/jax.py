@@ -1,0 +1,67 @@
+"""Runs architecture.json and weights.safetensors with JAX, and writes such packages."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import nnx
+from safetensors.numpy import save_file
+
+from deeplab_jax.config import ModelConfig, PreprocessConfig, load_json, save_json
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.errors import InputError
+from deeplab_jax.inference.package import with_background, write_package
+from deeplab_jax.models import DeepLab
+from deeplab_jax.models.weights import from_arrays, to_arrays
+
+
+def load(folder: Path, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        where = jax.devices({"cuda": "gpu"}.get(device, device))[0]
+    except RuntimeError:
+        raise InputError(f"JAX here has no device {device!r}; it has {jax.default_backend()!r}") from None
+    graph, state = nnx.split(load_model(folder))
+    state = jax.device_put(state, where)
+
+    @jax.jit
+    def logits(state, images):
+        return nnx.merge(graph, state)(images).transpose(0, 3, 1, 2)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        count = len(images)
+        # One compilation for each power of two, not for each number of pictures.
+        fill = (1 << (count - 1).bit_length()) - count
+        padded = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
+        return np.asarray(logits(state, jnp.asarray(padded, device=where)))[:count]
+
+    return run
+
+
+def load_model(folder: Path) -> DeepLab:
+    """The model of a JAX package, in evaluation mode. Raises InputError that names the file."""
+    config = load_json(ModelConfig, folder / "architecture.json")
+    path = folder / "weights.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    try:
+        return from_arrays(config, arrays)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessConfig) -> None:
+    """Writes a JAX package; `classes` are those of the model's logits. Raises InputError where counts differ."""
+    if len(classes) != model.config.num_classes:
+        raise InputError(f"{len(classes)} class names for a model of {model.config.num_classes} classes; they must agree")
+
+    def write_weights(folder: Path) -> None:
+        save_json(model.config, folder / "architecture.json")
+        save_file(to_arrays(model), folder / "weights.safetensors")
+
+    write_package(folder, "jax", with_background(classes), preprocess, write_weights)

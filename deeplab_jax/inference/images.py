@@ -1,0 +1,93 @@
+"""What happens to a picture before the network and to the logits after it, as the shared inference API does it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.data.fit import Placement, fit_image
+
+
+class HostArray(np.ndarray):
+    """A numpy array that answers `.cpu().numpy()`, so that code written for tensors runs unchanged."""
+
+    def cpu(self) -> "HostArray":
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+
+@dataclass
+class SemanticSegmentationResult:
+    segmentation_map: HostArray  # (H, W) int64 ids into the package's class names
+    confidence: HostArray  # (H, W) float32 probability of that class; 0 where it was under the threshold
+    image_metadata: dict | None = None
+
+
+def preprocess(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Placement]:
+    """(H, W, 3) uint8 BGR to (*config.size, 3) float32 network input in RGB, and where the picture lies in it."""
+    fitted, spot = fit_image(image, config)
+    pixels = fitted[..., ::-1].astype(np.float32) / np.float32(255)
+    return (pixels - np.float32(config.mean)) / np.float32(config.std), spot
+
+
+def postprocess(
+    logits: np.ndarray,
+    spot: Placement,
+    input_size: tuple[int, int],
+    image_size: tuple[int, int],
+    class_count: int,
+    background: int,
+    threshold: float,
+) -> SemanticSegmentationResult:
+    """(K, h, w) float32 logits of one picture to ids and confidences of the picture's own size.
+
+    K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
+    foreground class. Pixels under the threshold become background with confidence 0.
+    """
+    logits = resize_logits(crop_padding(logits, spot, input_size), image_size)
+    if len(logits) == 1:
+        ids, confidence = np.zeros(image_size, np.int64), 1 / (1 + np.exp(-logits[0]))
+    else:
+        ids = logits.argmax(0)
+        logits -= logits.max(0)
+        confidence = 1 / np.exp(logits, out=logits).sum(0)
+    if len(logits) == class_count - 1:
+        ids += ids >= background
+    below = confidence < threshold
+    ids[below], confidence[below] = background, 0
+    return SemanticSegmentationResult(ids.view(HostArray), confidence.view(HostArray))
+
+
+def crop_padding(logits: np.ndarray, spot: Placement, input_size: tuple[int, int]) -> np.ndarray:
+    """Cuts the letterbox's padding off; logits may be coarser than the network input."""
+    height, width = logits.shape[1:]
+    rows, columns = height / input_size[0], width / input_size[1]
+    bottom, right = input_size[0] - spot.top - spot.height, input_size[1] - spot.left - spot.width
+    return logits[
+        :,
+        round(rows * spot.top) : height - round(rows * bottom),
+        round(columns * spot.left) : width - round(columns * right),
+    ]
+
+
+def resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K, h, w) to (K, *size) float32, bilinear between pixel centres, antialiased along an axis that shrinks."""
+    height, width = size
+    if height < logits.shape[1]:
+        logits = np.einsum("Hh,khw->kHw", shrinking_matrix(logits.shape[1], height), logits, optimize=True)
+    if width < logits.shape[2]:
+        logits = np.einsum("Ww,khw->khW", shrinking_matrix(logits.shape[2], width), logits, optimize=True)
+    if logits.shape[1:] == size:
+        return np.array(logits, np.float32)
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in logits])
+
+
+def shrinking_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """(size_out, size_in): every output pixel is the mean of the input under a triangle two output pixels wide."""
+    scale = size_in / size_out
+    centre = (np.arange(size_out)[:, None] + 0.5) * scale
+    weights = np.maximum(1 - np.abs(np.arange(size_in) + 0.5 - centre) / scale, 0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

@@ -1,6 +1,6 @@
 """Segmentation figures from one confusion matrix, summed over the whole data set."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,12 +26,9 @@ class Scores:
     per_class_iou: dict[str, float | None]
     images: int
 
-    def to_json(self) -> dict:
-        return asdict(self)
-
 
 def scores(confusion: np.ndarray, class_names: tuple[str, ...], images: int) -> Scores:
-    """The figures of a (classes, classes + 1) confusion matrix. NaN-free: an empty matrix scores 0."""
+    """The figures of a confusion matrix, (classes, classes) or with a last column as above. An empty one scores 0."""
     classes = len(class_names)
     correct = confusion[:, :classes].diagonal().astype(np.float64)
     truth, predicted = confusion.sum(1), confusion[:, :classes].sum(0)

@@ -62,9 +62,7 @@ class SegmentationModel:
                 f"{logits.shape[1]} logits a pixel; there must be as many, or one less (background)"
             )
         return [
-            postprocess(
-                planes, spot, config.size, image.shape[:2], len(classes), background, confidence
-            )
+            postprocess(planes, spot, config.size, image.shape[:2], len(classes), background, confidence)
             for planes, spot, image in zip(logits, spots, images, strict=True)
         ]
 

@@ -28,4 +28,6 @@ class ASPP(nnx.Module):
         branches = [self.point(x), *(conv(x) for conv in self.atrous)]
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))
         x = self.project(jnp.concatenate(branches, -1))
-        return self.refine(self.dropout(x, rngs=rngs))
+        if rngs is not None:
+            x = self.dropout(x, rngs=rngs)
+        return self.refine(x)

@@ -16,9 +16,7 @@ class Decoder(nnx.Module):
     def __init__(self, low_level: int, pyramid: int, config: DecoderConfig, align_corners: bool, *, rngs: nnx.Rngs):
         reduced, epsilon = config.low_level_channels, config.epsilon
         self.reduce = ConvNormReLU(low_level, reduced, epsilon=epsilon, rngs=rngs)
-        self.fuse = ConvNormReLU(
-            pyramid + reduced, config.channels, 3, kind=config.fuse, epsilon=epsilon, rngs=rngs
-        )
+        self.fuse = ConvNormReLU(pyramid + reduced, config.channels, 3, kind=config.fuse, epsilon=epsilon, rngs=rngs)
         self.align_corners = align_corners
 
     def __call__(
@@ -29,7 +27,10 @@ class Decoder(nnx.Module):
 
 
 class DeepLab(nnx.Module):
-    """Normalised float32 NHWC pictures of any size to logits of the same size. `rngs` feeds dropout while training."""
+    """Normalised float32 NHWC pictures of any size to logits of the same size.
+
+    In training mode `rngs` feeds dropout; without it nothing is dropped.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config

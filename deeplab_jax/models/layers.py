@@ -14,7 +14,7 @@ Image = Float[Array, "b h w c"]
 
 
 class Conv(nnx.Conv):
-    """A square convolution padded by `dilation * (kernel - 1) // 2`: stride 1 keeps the size, stride 2 gives ceil(n / 2)."""
+    """A square convolution padded by `dilation * (kernel - 1) // 2`: stride 1 keeps the size, 2 gives ceil(n / 2)."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ConvNormReLU(nnx.Module):
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """3x3, stride 2, one pixel of padding that never wins."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    return nnx.max_pool(x, (3, 3), strides=(2, 2))
+    return nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2))
 
 
 def resize_bilinear(
@@ -118,7 +118,8 @@ def resize_bilinear(
     A matrix product is fast forward and backward on every backend (a gather's gradient is a scatter) and keeps a
     symbolic batch size exportable. HIGHEST: interpolation weights must not be rounded to bf16 or TF32.
     """
-    for axis, (size_in, size_out), product in ((1, (x.shape[1], size[0]), "Hh,bhwc->bHwc"), (2, (x.shape[2], size[1]), "Ww,bhwc->bhWc")):
+    for axis, product in enumerate(("Hh,bhwc->bHwc", "Ww,bhwc->bhWc")):
+        size_in, size_out = x.shape[1 + axis], size[axis]
         if size_in != size_out:
             matrix = interpolation_matrix(size_in, size_out, align_corners).astype(x.dtype)
             x = jnp.einsum(product, matrix, x, precision=jax.lax.Precision.HIGHEST)

@@ -58,7 +58,7 @@ def load_model(folder: Path) -> DeepLab:
 def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessConfig) -> None:
     """Writes a JAX package; `classes` are those of the model's logits. Raises InputError where counts differ."""
     if len(classes) != model.config.num_classes:
-        raise InputError(f"{len(classes)} class names for a model of {model.config.num_classes} classes; they must agree")
+        raise InputError(f"there are {len(classes)} class names but the model has {model.config.num_classes} classes")
 
     def write_weights(folder: Path) -> None:
         save_json(model.config, folder / "architecture.json")

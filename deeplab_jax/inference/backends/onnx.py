@@ -11,9 +11,7 @@ PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "
 PROVIDERS["cuda"] = PROVIDERS["gpu"]
 
 
-def load(
-    folder: Path, device: str | None, providers: Sequence[str] | None
-) -> Callable[[np.ndarray], np.ndarray]:
+def load(folder: Path, device: str | None, providers: Sequence[str] | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
         import onnxruntime
     except ImportError:

@@ -1,0 +1,246 @@
+"""The `deeplab` command. Every subcommand imports what it needs when it runs."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from deeplab_jax.config import Experiment, PreprocessConfig
+from deeplab_jax.errors import InputError
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    root: Path  # folder of the data set
+    format: Literal["camvid", "folder"] = "folder"  # layout of that folder
+    split: str = "val"
+
+
+def demo(out: Path = Path("deeplab-demo")) -> None:
+    """The whole way on generated pictures: train, evaluate, export to ONNX, predict, report.
+
+    Args:
+        out: folder for everything it makes; a demo that was interrupted goes on there.
+    """
+    from converters import onnx
+    from deeplab_jax.demo import run_demo
+
+    run_demo(out, onnx.export, console)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train EXPERIMENT.py; run again with the same --out to go on after an interruption."""
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError("name an experiment: deeplab train EXPERIMENT.py [--help]")
+    experiment = Path(arguments[0])
+    recipe = load_experiment(experiment)
+
+    def run(
+        config: Annotated[AvoidSubcommands[Experiment], arg(name="")] = recipe,
+        out: Path = Path("runs", experiment.stem),
+    ) -> None:
+        """Trains; run again with the same --out to go on after an interruption.
+
+        Args:
+            config: the experiment's fields.
+            out: the run folder.
+        """
+        from deeplab_jax.train import loop
+
+        best = loop.train(config, out)
+        console.print(f"best validation mIoU {best:.4f}; package: {out / 'package'}; curves: {out / 'curves.png'}")
+
+    tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
+
+
+def evaluate(
+    package: Positional[Path], data: EvaluationData, json_file: Annotated[Path | None, arg(name="json")] = None
+) -> None:
+    """mIoU and accuracies of a package on a labelled data set.
+
+    Args:
+        package: the package folder.
+        data: what to evaluate on.
+        json_file: also write the figures to this file.
+    """
+    from deeplab_jax.data.formats import open_dataset
+    from deeplab_jax.evaluate.evaluate import evaluate as run
+    from deeplab_jax.inference.auto import AutoModel
+
+    dataset = open_dataset(data.root, data.format, data.split)
+    model = AutoModel.from_pretrained(package)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("evaluating", total=len(dataset))
+        result = run(model, dataset, lambda done: progress.update(task, completed=done))
+    table = Table("class", "IoU")
+    for name, iou in result.per_class_iou.items():
+        table.add_row(name, "does not occur" if iou is None else f"{iou:.4f}")
+    console.print(table)
+    console.print(
+        f"{result.images} images  mIoU {result.miou:.4f}  "
+        f"mean accuracy {result.mean_accuracy:.4f}  pixel accuracy {result.pixel_accuracy:.4f}"
+    )
+    if json_file:
+        json_file.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+def predict(
+    package: Positional[Path], inputs: Positional[tuple[Path, ...]], out: Path, confidence: float = 0.5
+) -> None:
+    """Overlays and masks for pictures, or for every picture in folders.
+
+    Args:
+        package: the package folder.
+        inputs: picture files and folders of such.
+        out: folder for `NAME_overlay.png` and `NAME_mask.png` (pixel value = class id).
+        confidence: less probable pixels become background.
+    """
+    from deeplab_jax.inference.auto import AutoModel
+    from deeplab_jax.inference.predict import find_pictures
+    from deeplab_jax.inference.predict import predict as run
+
+    if not inputs:
+        raise InputError("name at least one picture or folder: deeplab predict PACKAGE INPUT... --out DIR")
+    pictures = find_pictures(inputs)
+    model = AutoModel.from_pretrained(package)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("predicting", total=len(pictures))
+
+        def report(path: Path, error: InputError | None) -> None:
+            if error:
+                print_error(error)
+            progress.advance(task)
+
+        unreadable = run(model, pictures, out, confidence, report)
+    console.print(f"{len(pictures) - unreadable} of {len(pictures)} pictures predicted into {out}")
+    if unreadable:
+        raise SystemExit(1)
+
+
+def convert(
+    source: Positional[Literal["smp"]],
+    weights: Positional[Path],
+    out: Path,
+    encoder: str | None = None,
+    output_stride: Literal[8, 16] | None = None,
+    class_names: Path | None = None,
+    size: tuple[int, int] = (512, 512),
+) -> None:
+    """Weights of another library to a JAX package.
+
+    Args:
+        source: whose weights: smp is segmentation_models_pytorch.
+        weights: a `.safetensors` file, or a PyTorch state dict (`.pth`).
+        out: the package folder to write.
+        encoder: its name, such as resnet50; by default read off the weights.
+        output_stride: of the encoder; by default smp's default for the architecture.
+        class_names: a file with one class name a line; by default background, class_1, class_2...
+        size: height and width of the network input.
+    """
+    from converters import smp
+    from converters.files import read_weights
+    from deeplab_jax.data.classes import Classes, default_palette
+    from deeplab_jax.data.formats.folder import read_class_names
+    from deeplab_jax.inference.backends import jax as jax_backend
+    from deeplab_jax.inference.package import check_replaceable
+
+    check_replaceable(out)
+    state_dict = read_weights(weights)
+    try:
+        config = smp.infer_config(state_dict, encoder, output_stride)
+        model = smp.from_state_dict(state_dict, config)
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from None
+    names = read_class_names(class_names) if class_names else default_class_names(config.num_classes)
+    if len(names) != config.num_classes:
+        raise InputError(f"{class_names} names {len(names)} classes but {weights} has {config.num_classes}")
+    jax_backend.save(out, model, Classes(names, default_palette(len(names))), PreprocessConfig(size=size))
+    console.print(f"{len(state_dict)} tensors converted; package: {out}")
+
+
+def default_class_names(count: int) -> tuple[str, ...]:
+    return ("foreground",) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
+
+
+def export(package: Positional[Path], to: Literal["onnx"], out: Path) -> None:
+    """A JAX package to a package for another engine, checked against JAX before it is written.
+
+    Args:
+        package: the JAX package folder.
+        to: the engine.
+        out: the package folder to write.
+    """
+    from converters import onnx
+
+    with console.status(f"exporting to {to}"):
+        worst = onnx.export(package, out)
+    console.print(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The `config` of a Python file. Raises InputError where it has none."""
+    if not path.is_file():
+        raise InputError(f"the experiment {path} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"the experiment {path} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "config", None)
+    if not isinstance(config, Experiment):
+        raise InputError(f"{path} must set `config` to a deeplab_jax.config.Experiment")
+    return config
+
+
+def print_error(error: InputError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "convert": convert,
+    "export": export,
+}
+
+
+def usage() -> str:
+    lines = [f"  deeplab {name:9} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: deeplab COMMAND [--help]", "", *lines])
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"error: there is no command {name!r}\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        if name == "train":
+            train(rest)
+        else:
+            tyro.cli(COMMANDS[name], prog=f"deeplab {name}", args=rest)
+    except InputError as error:
+        print_error(error)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint" if name == "train" else "interrupted")
+        return 130
+    return 0

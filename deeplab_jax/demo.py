@@ -1,0 +1,108 @@
+"""The whole way on generated pictures, from nothing to an exported model and a report."""
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, PreprocessConfig, TrainConfig
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.data.generate import CLASS_NAMES, generate
+from deeplab_jax.evaluate.evaluate import evaluate
+from deeplab_jax.evaluate.metrics import Scores
+from deeplab_jax.inference.auto import AutoModel, SegmentationModel
+from deeplab_jax.inference.draw import beside_legend, side_by_side, tint
+from deeplab_jax.models import presets
+from deeplab_jax.train.loop import train
+
+SIZE = 128  # pixels, height and width of the generated pictures
+SHOWN = 6  # overlays drawn
+
+
+def demo_experiment(root: Path) -> Experiment:
+    return Experiment(
+        model=presets.smp_deeplabv3plus("resnet18", classes=len(CLASS_NAMES)),
+        data=DataConfig(root=root, format="folder"),
+        preprocess=PreprocessConfig(size=(SIZE, SIZE)),
+        augment=AugmentConfig(crop=(SIZE, SIZE), scale=(0.75, 1.5)),
+        train=TrainConfig(steps=400, batch_size=8, learning_rate=0.05, validate_every=100, save_every=100),
+    )
+
+
+def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], console: Console) -> None:
+    """Everything goes into `out`: data, run, ONNX package, overlays and report.html."""
+    data, run, onnx = out / "data", out / "run", out / "onnx"
+    console.rule("1  pictures")
+    generate(data, SIZE)
+    console.print(f"generated pictures with masks: {data}")
+    console.rule("2  training DeepLabV3+ ResNet-18 from random weights")
+    train(demo_experiment(data), run)
+    console.rule("3  exporting to ONNX")
+    console.print(f"largest difference from JAX {export_onnx(run / 'package', onnx):.1e} of the largest logit")
+    console.rule("4  evaluating both packages with the same code")
+    test_set = open_dataset(data, "folder", "test")
+    models = {"JAX": AutoModel.from_pretrained(run / "package"), "ONNX": AutoModel.from_pretrained(onnx)}
+    results = {engine: evaluate(model, test_set) for engine, model in models.items()}
+    for engine, result in results.items():
+        console.print(f"{engine:5} test mIoU {result.miou:.4f}  pixel accuracy {result.pixel_accuracy:.4f}")
+    overlays = draw_overlays(models["ONNX"], test_set, out / "overlays")
+    write_report(out, results, overlays)
+    console.rule("done")
+    console.print(
+        f"report      {out / 'report.html'}\noverlays    {out / 'overlays'}\ncurve       {run / 'curves.png'}\n"
+        f"packages    {run / 'package'} (JAX), {onnx} (ONNX)\n\n"
+        f"Next, on your own pictures: lay them out like {data}, copy experiments/camvid_resnet18.py, and\n"
+        "  deeplab train EXPERIMENT.py --data.root DIR --data.format folder --out RUN\n"
+        "  deeplab predict RUN/package PICTURE... --out DIR",
+        highlight=False,
+    )
+
+
+def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> list[Path]:
+    """Picture, truth and prediction side by side, for the first pictures of the data set."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for index in range(SHOWN):
+        sample = dataset[index]
+        ids = model(np.ascontiguousarray(sample.image[..., ::-1]), confidence=0.0)[0].segmentation_map.numpy()
+        panels = [enlarge(sample.image), *(enlarge(tint(sample.image, i, dataset.classes)) for i in (sample.mask, ids))]
+        paths.append(folder / f"{Path(sample.name).stem}.png")
+        beside_legend(side_by_side(panels), dataset.classes).save(paths[-1])
+    return paths
+
+
+def enlarge(image: np.ndarray):
+    from PIL import Image
+
+    return Image.fromarray(image).resize((2 * image.shape[1], 2 * image.shape[0]), Image.Resampling.NEAREST)
+
+
+def write_report(out: Path, results: dict[str, Scores], overlays: list[Path]) -> None:
+    """report.html, with the figures of every engine, the curve and the overlays."""
+    figures = [{"mIoU": r.miou, "pixel accuracy": r.pixel_accuracy, **r.per_class_iou} for r in results.values()]
+    cells = "".join(
+        f"<tr><td>{html.escape(label)}</td>{''.join(f'<td>{row[label]:.4f}</td>' for row in figures)}</tr>"
+        for label in figures[0]
+    )
+    pictures = "".join(f'<img src="{path.relative_to(out).as_posix()}" alt="{path.stem}">' for path in overlays)
+    (out / "report.html").write_text(
+        f"""<!doctype html>
+<meta charset="utf-8">
+<title>DeepLab demo</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse }} td, th {{ padding: .2rem 1rem; border-bottom: 1px solid #ddd; text-align: left }}
+img {{ max-width: 100%; display: block; margin: .5rem 0 }}
+</style>
+<h1>DeepLabV3+ ResNet-18 on generated pictures</h1>
+<p>Trained from random weights, exported to ONNX; both packages evaluated on the test split by the same code.</p>
+<table><tr><th></th>{"".join(f"<th>{engine}</th>" for engine in results)}</tr>{cells}</table>
+<h2>Training</h2>
+<img src="run/curves.png" alt="training loss and validation mIoU">
+<h2>Test pictures: picture, truth, prediction</h2>
+{pictures}
+"""
+    )

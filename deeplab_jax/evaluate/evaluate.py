@@ -1,0 +1,40 @@
+"""Evaluates any package on any data set, through the same calls that a user makes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.errors import InputError
+from deeplab_jax.evaluate.metrics import Scores, confusion_matrix, scores
+from deeplab_jax.inference.auto import SegmentationModel
+
+CHUNK = 8  # pictures in memory at a time
+
+
+def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int], None] = lambda done: None) -> Scores:
+    """Every pixel's most probable class against the truth, at the pictures' own size, classes matched by name.
+
+    Raises:
+        InputError: where the package lacks a class of the data set.
+    """
+    names = dataset.classes.names
+    to_dataset_id = match_classes(model.class_names, names)
+    confusion = np.zeros((len(names), len(names) + 1), np.int64)
+    for start in range(0, len(dataset), CHUNK):
+        samples = [dataset[i] for i in range(start, min(start + CHUNK, len(dataset)))]
+        results = model([sample.image[..., ::-1] for sample in samples], confidence=0.0)
+        for sample, result in zip(samples, results, strict=True):
+            confusion += confusion_matrix(sample.mask, to_dataset_id[result.segmentation_map], len(names))
+        progress(start + len(samples))
+    return scores(confusion, names, len(dataset))
+
+
+def match_classes(ours: list[str], theirs: tuple[str, ...]) -> np.ndarray:
+    """For every id of the package the data set's id of that name; len(theirs) where it has none."""
+    absent = [name for name in theirs if name not in ours]
+    if absent:
+        raise InputError(
+            f"the package has no class {', '.join(absent)} of the data set; its classes are {', '.join(ours)}"
+        )
+    return np.array([theirs.index(name) if name in theirs else len(theirs) for name in ours])

@@ -1,0 +1,1 @@
+"""Training: a readable loop around one pure, jitted, sharded step."""

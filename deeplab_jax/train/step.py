@@ -1,0 +1,88 @@
+"""One step of training and of validation: pure functions of their arguments, jitted over the mesh."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int
+
+from deeplab_jax.config import IGNORE, Experiment
+from deeplab_jax.data.augment import augment, normalise
+from deeplab_jax.models import DeepLab, build_model
+from deeplab_jax.train.losses import cross_entropy
+from deeplab_jax.train.mesh import Shardings
+from deeplab_jax.train.optim import make_optimizer
+
+
+class TrainState(NamedTuple):
+    """All that a step reads and changes. What is random in step n follows from the seed and n."""
+
+    step: Int[Array, ""]
+    params: nnx.State
+    stats: nnx.State  # BatchNorm's running statistics
+    optimizer: Any
+
+
+def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, TrainState]:
+    """The model's structure, and the state before the first step."""
+    optimizer = make_optimizer(config.train)
+    model = nnx.eval_shape(lambda: build_model(config.model, rngs=nnx.Rngs(0)))
+    graph = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+
+    @partial(jax.jit, out_shardings=shardings.state)
+    def init() -> TrainState:
+        model = build_model(config.model, rngs=nnx.Rngs(config.train.seed))
+        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        return TrainState(jnp.array(0), params, stats, optimizer.init(params))
+
+    return graph, init()
+
+
+def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
+    """(state, batch) -> (state, metrics); the state is donated."""
+    optimizer = make_optimizer(config.train)
+    replicated, sharded = shardings.state, shardings.batch
+
+    @partial(jax.jit, donate_argnums=0, in_shardings=(replicated, sharded), out_shardings=(replicated, replicated))
+    def train_step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        images, ids = augment(augment_key, batch["image"], batch["mask"], config.augment, config.preprocess)
+
+        def loss_of(params: nnx.State) -> tuple[Array, nnx.State]:
+            model = nnx.merge(graph, params, state.stats, copy=True)
+            logits = model(images, rngs=nnx.Rngs(dropout=dropout_key))
+            return cross_entropy(logits, ids), nnx.state(model, nnx.BatchStat)
+
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, stats, moments), {"loss": loss}
+
+    return train_step
+
+
+def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
+    """(state, batch) -> (classes, classes) confusion matrix of the batch, truth by prediction."""
+    classes = config.model.num_classes
+
+    @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
+    def eval_step(state: TrainState, batch: dict[str, Array]) -> Int[Array, "classes classes"]:
+        images = normalise(batch["image"].astype(jnp.float32) / 255, config.preprocess)
+        prediction = eval_model(graph, state)(images).argmax(-1)
+        truth = batch["mask"].astype(jnp.int32)
+        index = jnp.where(truth == IGNORE, classes**2, truth * classes + prediction)
+        return jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
+
+    return eval_step
+
+
+def eval_model(graph: nnx.GraphDef, state: TrainState) -> DeepLab:
+    """The model in evaluation mode with the weights of this moment."""
+    model = nnx.merge(graph, state.params, state.stats, copy=True)
+    model.eval()
+    return model

@@ -1,0 +1,93 @@
+"""What a run leaves to look at: a progress bar, metrics.jsonl, TensorBoard events and curves.png."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from deeplab_jax.evaluate.metrics import Scores
+
+
+class Tracker:
+    """Use as a context manager. On resume, records of steps after `start` are dropped: they will be made again."""
+
+    def __init__(self, folder: Path, start: int, steps: int, batch_size: int):
+        self._folder, self._steps, self._batch_size = folder, steps, batch_size
+        self._records = [record for record in read_records(folder) if record["step"] <= start]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self._records))
+        self._events = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._task = self._progress.add_task("training", total=steps, completed=start, figures="")
+        self._last = (start, time.perf_counter())
+
+    def __enter__(self) -> "Tracker":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._events.close()
+
+    def train(self, step: int, figures: dict[str, float]) -> None:
+        """Figures of the step just done, with the rate since the last call."""
+        before, then = self._last
+        now = time.perf_counter()
+        figures = figures | {"images_per_second": (step - before) * self._batch_size / (now - then)}
+        self._last = (step, now)
+        self._write(step, "train", figures)
+        shown = f"loss {figures['loss']:.3f}  {figures['images_per_second']:.1f} images/s"
+        self._progress.update(self._task, completed=step, figures=shown)
+        if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
+            self._progress.console.print(f"step {step} of {self._steps}: {shown}", highlight=False)
+
+    def validate(self, step: int, result: Scores) -> None:
+        """Figures of a validation; its time does not count against images/s."""
+        figures = {"miou": result.miou, "mean_accuracy": result.mean_accuracy, "pixel_accuracy": result.pixel_accuracy}
+        self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
+        self._progress.console.print(f"step {step}: validation mIoU {result.miou:.4f}")
+        draw_curves(self._records, self._folder / "curves.png")
+        self._last = (step, time.perf_counter())
+
+    def _write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
+        record = {"step": step, "split": split, **figures}
+        self._records.append(record)
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in figures.items():
+            if value is not None:
+                self._events.add_scalar(f"{split}/{name}", value, step)
+
+
+def read_records(folder: Path) -> list[dict]:
+    """The records of metrics.jsonl; a last line that a killed run left half-written is dropped."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def draw_curves(records: list[dict], path: Path) -> None:
+    """Training loss and validation mIoU over the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, miou = figure.subplots(1, 2)
+    panels = ((loss, "train", "loss", "training loss"), (miou, "val", "miou", "validation mIoU"))
+    for axes, split, name, title in panels:
+        chosen = [record for record in records if record["split"] == split]
+        axes.plot([r["step"] for r in chosen], [r[name] for r in chosen], marker="." if split == "val" else None)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.set_ylim(bottom=0)
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,132 @@
+"""Eight fake CPU devices, shape checks at run time, a compilation cache, and the small things many tests share."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook(["deeplab_jax", "converters"], "beartype.beartype")
+
+import numpy as np  # noqa: E402
+from flax import nnx  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from deeplab_jax.config import (  # noqa: E402
+    ASPPConfig,
+    AugmentConfig,
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    Experiment,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+)
+from deeplab_jax.data.classes import Classes, default_palette  # noqa: E402
+from deeplab_jax.data.generate import CLASS_NAMES, draw_sample  # noqa: E402
+from deeplab_jax.inference.backends import jax as jax_backend  # noqa: E402
+from deeplab_jax.models import build_model  # noqa: E402
+
+SHARED = ROOT.parent / "shared"
+
+
+def declare_torchvision_operators() -> None:
+    """A torchvision built for CUDA imports beside a CPU-only torch once two operators are declared."""
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        boxes = "Tensor dets, Tensor scores"
+        torch.library.define("torchvision::nms", f"({boxes}, float iou_threshold) -> Tensor")
+        torch.library.define("torchvision::qnms", f"({boxes}, float iou_threshold) -> Tensor")
+
+
+if importlib.util.find_spec("torch"):
+    declare_torchvision_operators()
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    root = SHARED / "data" / "camvid"
+    if not root.is_dir():
+        pytest.skip(reason="CamVid is not here")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """A V3+ with every part of a real one, small enough to compile in a second."""
+    return ModelConfig(
+        num_classes=len(CLASS_NAMES),
+        encoder=EncoderConfig(blocks=(1, 1, 1, 1), bottleneck=False, output_stride=16, width=8),
+        aspp=ASPPConfig(rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
+        decoder=DecoderConfig(low_level_channels=8, channels=16),
+    )
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory) -> Path:
+    """Generated pictures of 48 pixels: 12 to train on, 5 to validate on."""
+    root = tmp_path_factory.mktemp("shapes")
+    for split, count in {"train": 12, "val": 5}.items():
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True)
+        for number in range(count):
+            image, mask = draw_sample(np.random.default_rng((count, number)), 48)
+            Image.fromarray(image).save(root / "images" / split / f"{number}.png")
+            Image.fromarray(mask).save(root / "masks" / split / f"{number}.png")
+    (root / "classes.txt").write_text("\n".join(CLASS_NAMES))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(tiny_config, shapes_folder) -> Experiment:
+    return Experiment(
+        model=tiny_config,
+        data=DataConfig(root=shapes_folder, format="folder", threads=2),
+        preprocess=PreprocessConfig(size=(48, 48)),
+        augment=AugmentConfig(crop=(32, 40)),
+        train=TrainConfig(steps=12, batch_size=8, learning_rate=0.05, log_every=1, validate_every=6, save_every=3),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tmp_path_factory, tiny_config) -> Path:
+    """A JAX package of an untrained model whose BatchNorm statistics are not the identity."""
+    model = randomise_statistics(build_model(tiny_config, rngs=nnx.Rngs(0)))
+    folder = tmp_path_factory.mktemp("packages") / "jax"
+    classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
+    jax_backend.save(folder, model, classes, PreprocessConfig(size=(49, 65)))
+    return folder
+
+
+def randomise_statistics(model, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            size = module.num_features
+            module.mean[...] = rng.normal(0, 0.2, size).astype(np.float32)
+            module.var[...] = rng.uniform(0.5, 1.5, size).astype(np.float32)
+            module.scale[...] = rng.uniform(0.5, 1.5, size).astype(np.float32)
+            module.bias[...] = rng.normal(0, 0.2, size).astype(np.float32)
+    model.eval()
+    return model
+
+
+def changed(experiment: Experiment, **fields) -> Experiment:
+    """The experiment with other fields of `train`."""
+    return replace(experiment, train=replace(experiment.train, **fields))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, PreprocessConfig, TrainConfig
@@ -18,7 +19,7 @@ from deeplab_jax.inference.draw import beside_legend, side_by_side, tint
 from deeplab_jax.models import presets
 from deeplab_jax.train.loop import train
 
-SIZE = 128  # pixels, height and width of the generated pictures
+SIZE = 96  # pixels, height and width of the generated pictures
 SHOWN = 6  # overlays drawn
 
 
@@ -28,7 +29,7 @@ def demo_experiment(root: Path) -> Experiment:
         data=DataConfig(root=root, format="folder"),
         preprocess=PreprocessConfig(size=(SIZE, SIZE)),
         augment=AugmentConfig(crop=(SIZE, SIZE), scale=(0.75, 1.5)),
-        train=TrainConfig(steps=400, batch_size=8, learning_rate=0.05, validate_every=100, save_every=100),
+        train=TrainConfig(steps=600, batch_size=8, learning_rate=0.05, validate_every=100, save_every=100),
     )
 
 
@@ -74,10 +75,9 @@ def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> l
     return paths
 
 
-def enlarge(image: np.ndarray):
-    from PIL import Image
-
-    return Image.fromarray(image).resize((2 * image.shape[1], 2 * image.shape[0]), Image.Resampling.NEAREST)
+def enlarge(image: np.ndarray, factor: int = 3) -> Image.Image:
+    picture = Image.fromarray(image)
+    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
 
 
 def write_report(out: Path, results: dict[str, Scores], overlays: list[Path]) -> None:

@@ -16,7 +16,9 @@ def picture(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("before", "after"), [((5, 7), (20, 28)), ((1, 1), (9, 4)), ((6, 4), (23, 4)), ((7, 9), (1, 1))])
+@pytest.mark.parametrize(
+    ("before", "after"), [((5, 7), (20, 28)), ((1, 1), (9, 4)), ((6, 4), (23, 4)), ((7, 9), (1, 1))]
+)
 def test_resize_equals_torch(before, after, align_corners):
     torch = pytest.importorskip("torch")
     if after == (1, 1) and not align_corners:

@@ -34,7 +34,7 @@ def random_smp(architecture: str, encoder: str, output_stride: int, classes: int
 
 @pytest.mark.parametrize(
     ("encoder", "architecture", "output_stride"),
-    itertools.product(["resnet18", "resnet34", "resnet50"], PRESETS, [8, 16]),
+    list(itertools.product(["resnet18", "resnet34", "resnet50"], PRESETS, [8, 16])),
 )
 def test_same_logits_and_the_same_weights_back(encoder, architecture, output_stride):
     model = random_smp(architecture, encoder, output_stride)
@@ -42,7 +42,9 @@ def test_same_logits_and_the_same_weights_back(encoder, architecture, output_str
     config = PRESETS[architecture](encoder, 21, output_stride)
     assert smp.infer_config(state_dict, output_stride=output_stride) == config
     ours = smp.from_state_dict(state_dict, config)
-    assert sum(p.numel() for p in model.parameters()) == sum(p.size for p in jax.tree.leaves(nnx.state(ours, nnx.Param)))
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.size for p in jax.tree.leaves(nnx.state(ours, nnx.Param))
+    )
 
     images = np.random.default_rng(0).normal(size=(3, 96, 160, 3)).astype(np.float32)
     with torch.no_grad():

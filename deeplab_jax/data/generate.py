@@ -53,7 +53,7 @@ def draw_outline(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
     if label == 1:
         cv2.circle(canvas, point, int(radius), 1, -1)
     elif label == 2:
-        length, width = radius * 2.6, radius * rng.uniform(0.5, 0.8)
+        length, width = radius * 2.6, radius * rng.uniform(0.6, 0.9)
         box = cv2.boxPoints((tuple(map(float, centre)), (length, width), float(rng.uniform(0, 180))))
         cv2.fillPoly(canvas, [box.astype(np.int32)], 1)
     elif label == 3:
@@ -63,7 +63,7 @@ def draw_outline(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
         points = centre + np.stack([np.cos(angles), np.sin(angles)], -1) * reach[:, None]
         cv2.fillPoly(canvas, [points.astype(np.int32)], 1)
     else:
-        cv2.circle(canvas, point, int(radius * 0.85), 1, max(int(radius * 0.4), 2))
+        cv2.circle(canvas, point, int(radius * 0.9), 1, max(int(radius * 0.5), 2))
     return canvas > 0
 
 
@@ -83,7 +83,7 @@ def two_colours(rng: np.random.Generator, amount: np.ndarray) -> np.ndarray:
 
 def stripes(rng: np.random.Generator, size: int) -> np.ndarray:
     x, _ = coordinates(rng, size)
-    return two_colours(rng, np.sin(x * 2 * np.pi / rng.uniform(5, 8)) > 0)
+    return two_colours(rng, np.sin(x * 2 * np.pi / rng.uniform(9, 13)) > 0)
 
 
 def checks(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -98,12 +98,12 @@ def dots(rng: np.random.Generator, size: int) -> np.ndarray:
     return two_colours(rng, np.hypot(x % pitch - pitch / 2, y % pitch - pitch / 2) < pitch / 3)
 
 
-def plain(rng: np.random.Generator, size: int) -> np.ndarray:
-    x, _ = coordinates(rng, size)
-    return two_colours(rng, (x - x.min()) / np.ptp(x))
+def speckles(rng: np.random.Generator, size: int) -> np.ndarray:
+    grains = rng.integers(0, 2, (size // 2 + 1, size // 2 + 1))
+    return two_colours(rng, np.kron(grains, np.ones((2, 2)))[:size, :size])
 
 
-TEXTURES = {1: dots, 2: stripes, 3: checks, 4: plain}
+TEXTURES = {1: dots, 2: stripes, 3: checks, 4: speckles}
 
 
 def clutter(rng: np.random.Generator, size: int) -> np.ndarray:

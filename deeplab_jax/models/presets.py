@@ -1,7 +1,5 @@
 """Models that other libraries ship, spelled out field by field."""
 
-from typing import Literal
-
 from deeplab_jax.config import ASPPConfig, DecoderConfig, EncoderConfig, ModelConfig
 from deeplab_jax.errors import InputError
 
@@ -12,7 +10,7 @@ RESNETS = {  # blocks a stage, bottleneck
 }
 
 
-def encoder_config(encoder: str, output_stride: Literal[8, 16], in_channels: int) -> EncoderConfig:
+def encoder_config(encoder: str, output_stride: int, in_channels: int) -> EncoderConfig:
     """The encoder that segmentation_models_pytorch builds under this name."""
     if encoder not in RESNETS:
         raise InputError(f"encoder {encoder!r} is not known; choose one of {', '.join(RESNETS)}")
@@ -30,7 +28,7 @@ def encoder_name(config: EncoderConfig) -> str:
 def smp_deeplabv3(
     encoder: str = "resnet34",
     classes: int = 1,
-    encoder_output_stride: Literal[8, 16] = 8,
+    encoder_output_stride: int = 8,
     *,
     in_channels: int = 3,
     decoder_channels: int = 256,
@@ -57,7 +55,7 @@ def smp_deeplabv3(
 def smp_deeplabv3plus(
     encoder: str = "resnet34",
     classes: int = 1,
-    encoder_output_stride: Literal[8, 16] = 16,
+    encoder_output_stride: int = 16,
     *,
     in_channels: int = 3,
     decoder_channels: int = 256,

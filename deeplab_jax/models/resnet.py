@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from deeplab_jax.config import EncoderConfig
 from deeplab_jax.models.layers import Conv, max_pool, norm
 
-Features = tuple[Float[Array, "b h w c"], ...]
+Features = tuple[Float[Array, "b _ _ _"], ...]
 
 
 class BasicBlock(nnx.Module):

@@ -1,0 +1,187 @@
+"""Layouts, fitting and batching, against independent decoding."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_jax.config import IGNORE, PreprocessConfig
+from deeplab_jax.data.classes import default_palette
+from deeplab_jax.data.fit import fit_image, fit_mask, place
+from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.data.pipeline import eval_batches, train_batches
+from deeplab_jax.errors import InputError
+
+PREPROCESS = PreprocessConfig(size=(40, 56))
+
+
+def test_camvid(camvid):
+    dataset = open_dataset(camvid, "camvid", "val")
+    assert len(dataset) == 101
+    sample = dataset[3]
+    raw = np.asarray(Image.open(sorted((camvid / "valannot").iterdir())[3]))
+    assert sample.image.shape == (360, 480, 3)
+    assert (raw == 11).any()
+    np.testing.assert_array_equal(sample.mask, np.where(raw == 11, IGNORE, raw))
+
+
+def test_folder(shapes_folder):
+    dataset = open_dataset(shapes_folder, "folder", "val")
+    sample = dataset[2]
+    assert dataset.classes.names == ("background", "disc", "bar", "polygon", "ring")
+    np.testing.assert_array_equal(sample.image, np.asarray(Image.open(shapes_folder / "images" / "val" / sample.name)))
+    np.testing.assert_array_equal(sample.mask, np.asarray(Image.open(shapes_folder / "masks" / "val" / sample.name)))
+
+
+def test_folder_without_splits_is_split_by_chance_but_always_alike(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(20):
+            picture = Image.new("RGB" if kind == "images" else "L", (4, 4))
+            picture.save(tmp_path / kind / f"{i}.png")
+    names = {s: [p.name for p, _ in open_dataset(tmp_path, "folder", s).pairs] for s in ("train", "val", "test")}
+    assert {split: len(chosen) for split, chosen in names.items()} == {"train": 16, "val": 2, "test": 2}
+    assert len({name for chosen in names.values() for name in chosen}) == 20
+    assert names["val"] == [p.name for p, _ in open_dataset(tmp_path, "folder", "val").pairs]
+
+
+def test_palette_masks_give_their_indices(shapes_folder, tmp_path):
+    root = shutil.copytree(shapes_folder, tmp_path / "copy")
+    path = root / "masks" / "val" / "0.png"
+    before = np.asarray(Image.open(path))
+    picture = Image.fromarray(before).convert("P")
+    picture.putpalette([channel for colour in default_palette(256) for channel in colour])
+    picture.putdata(before.ravel().tolist())
+    picture.save(path)
+    np.testing.assert_array_equal(open_dataset(root, "folder", "val")[0].mask, before)
+
+
+@pytest.fixture
+def broken(shapes_folder, tmp_path):
+    return shutil.copytree(shapes_folder, tmp_path / "broken")
+
+
+def no_mask(root):
+    (root / "masks/val/1.png").unlink()
+    return r"images/val/1.png has no mask: .*masks/val/1.png is missing"
+
+
+def id_too_large(root):
+    Image.fromarray(np.full((48, 48), 5, np.uint8)).save(root / "masks/val/0.png")
+    return r"masks/val/0.png holds the value 5, but there are 5 classes \(0 to 4\) and 255 for void"
+
+
+def rgb_mask(root):
+    Image.new("RGB", (48, 48)).save(root / "masks/val/0.png")
+    return r"masks/val/0.png is a RGB picture; a mask has one channel"
+
+
+def other_size(root):
+    Image.new("L", (48, 20)).save(root / "masks/val/0.png")
+    return r"masks/val/0.png is 48x20 but its image .*images/val/0.png is 48x48"
+
+
+def no_picture(root):
+    (root / "images/val/0.png").write_text("no picture")
+    return r"images/val/0.png cannot be read as a picture"
+
+
+def cut_short(root):
+    data = (root / "images/val/0.png").read_bytes()
+    (root / "images/val/0.png").write_bytes(data[: len(data) // 2])
+    return r"images/val/0.png cannot be read as a picture"
+
+
+def no_classes(root):
+    (root / "classes.txt").unlink()
+    return r"classes.txt is missing; write one class name a line"
+
+
+def a_class_twice(root):
+    (root / "classes.txt").write_text("a\nb\na\n")
+    return r"classes.txt names 'a' twice"
+
+
+def empty_folder(root):
+    for path in (root / "images/val").iterdir():
+        path.unlink()
+    return r"images/val holds no images"
+
+
+def no_split(root):
+    shutil.rmtree(root / "images/val")
+    return r"images/val does not exist"
+
+
+FAULTS = [no_mask, id_too_large, rgb_mask, other_size, no_picture, cut_short, no_classes, a_class_twice]
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, empty_folder, no_split], ids=lambda fault: fault.__name__)
+def test_faults_are_named_in_one_line(broken, fault):
+    message = fault(broken)
+    with pytest.raises(InputError) as error:
+        open_dataset(broken, "folder", "val")[0]
+    assert re.search(message, str(error.value).replace("\\", "/"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_met_while_batching_is_the_same_error(broken):
+    message = id_too_large(broken)
+    with pytest.raises(InputError, match=message):
+        list(eval_batches(open_dataset(broken, "folder", "val"), PREPROCESS, 4, threads=2))
+
+
+def test_absent_root_and_unknown_format(tmp_path):
+    with pytest.raises(InputError, match=r"absent does not exist; give its place with --data\.root"):
+        open_dataset(tmp_path / "absent", "folder", "val")
+    with pytest.raises(InputError, match="format 'voc7' is not known; choose one of camvid, folder"):
+        open_dataset(tmp_path, "voc7", "val")
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 56), (20, 28), (100, 56), (33, 200), (1, 400), (300, 1)])
+def test_letterbox_keeps_the_aspect(height, width):
+    spot = place(height, width, PREPROCESS)
+    image, _ = fit_image(np.full((height, width, 3), 200, np.uint8), PREPROCESS)
+    mask = fit_mask(np.ones((height, width), np.uint8), PREPROCESS)
+    assert image.shape == (40, 56, 3)
+    assert abs(spot.height / height - spot.width / width) <= 1 / min(height, width)
+    np.testing.assert_array_equal(mask == 1, (image == 200).all(-1))
+    np.testing.assert_array_equal(mask == IGNORE, (image == PREPROCESS.padding_value).all(-1))
+    assert (mask == 1).sum() == spot.height * spot.width
+
+
+def test_masks_are_resized_without_new_values():
+    mask = np.random.default_rng(0).choice([0, 7, IGNORE], (31, 23)).astype(np.uint8)
+    config = PreprocessConfig(size=(80, 80), resize_mode="stretch")
+    assert set(np.unique(fit_mask(mask, config))) == {0, 7, IGNORE}
+
+
+def test_batches_are_a_function_of_the_step(shapes_folder):
+    dataset = open_dataset(shapes_folder, "folder", "train")
+    whole = list(train_batches(dataset, PREPROCESS, 8, start=0, stop=6, seed=3, threads=2))
+    rest = list(train_batches(dataset, PREPROCESS, 8, start=4, stop=6, seed=3, threads=4))
+    assert len(whole) == 6
+    assert len(rest) == 2
+    for unbroken, resumed in zip(whole[4:], rest, strict=True):
+        np.testing.assert_array_equal(unbroken["image"], resumed["image"])
+        np.testing.assert_array_equal(unbroken["mask"], resumed["mask"])
+    assert list(train_batches(dataset, PREPROCESS, 8, start=6, stop=6, seed=3, threads=2)) == []
+
+
+def test_epochs_hold_every_picture_once_in_new_orders(shapes_folder):
+    dataset = open_dataset(shapes_folder, "folder", "train")
+    batches = list(train_batches(dataset, PREPROCESS, 4, start=0, stop=6, seed=0, threads=2))
+    sums = np.concatenate([batch["image"].astype(int).sum((1, 2, 3)) for batch in batches])
+    assert sorted(sums[:12]) == sorted(sums[12:])
+    assert list(sums[:12]) != list(sums[12:])
+
+
+def test_the_last_validation_batch_is_filled_with_void(shapes_folder):
+    dataset = open_dataset(shapes_folder, "folder", "val")
+    batches = list(eval_batches(dataset, PREPROCESS, 4, threads=2))
+    assert [batch["image"].shape for batch in batches] == [(4, 40, 56, 3)] * 2
+    assert (batches[1]["mask"][1:] == IGNORE).all()
+    assert (batches[1]["mask"][0] != IGNORE).any()

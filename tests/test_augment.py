@@ -57,6 +57,7 @@ def test_picture_and_mask_stay_aligned():
         for picture, labels in zip(found[..., 0] * 255 / 100, ids.astype(np.uint8), strict=True):
             away_from_edges = cv2.erode(labels, WINDOW) == cv2.dilate(labels, WINDOW)
             away_from_edges &= labels != IGNORE
+            away_from_edges[[0, 1, -2, -1]] = away_from_edges[:, [0, 1, -2, -1]] = False
             assert away_from_edges.sum() > 100
             np.testing.assert_allclose(picture[away_from_edges], labels[away_from_edges], atol=1e-3)
 

@@ -1,0 +1,3 @@
+from deeplab_jax.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,216 @@
+"""The step, the loop, and what a run leaves behind."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import load_file
+
+from conftest import changed
+from deeplab_jax.config import IGNORE, PreprocessConfig, TrainConfig, to_dict
+from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.data.pipeline import eval_batches, train_batches
+from deeplab_jax.errors import InputError
+from deeplab_jax.evaluate.evaluate import evaluate
+from deeplab_jax.evaluate.metrics import scores
+from deeplab_jax.inference.auto import AutoModel
+from deeplab_jax.train.checkpoint import Checkpoints
+from deeplab_jax.train.loop import open_run, train
+from deeplab_jax.train.losses import cross_entropy
+from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
+from deeplab_jax.train.optim import kernels, make_schedule
+from deeplab_jax.train.step import init_state, make_eval_step, make_train_step
+from deeplab_jax.train.track import read_records
+
+
+def test_cross_entropy_equals_the_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 5, 7, 4)).astype(np.float32)
+    ids = rng.integers(0, 4, (2, 5, 7))
+    ids[0, :2] = IGNORE
+    expected = [np.log(np.exp(logits[i]).sum()) - logits[i][ids[i]] for i in np.ndindex(ids.shape) if ids[i] != IGNORE]
+    loss, gradient = jax.value_and_grad(cross_entropy)(jnp.asarray(logits), jnp.asarray(ids))
+    assert loss == pytest.approx(np.mean(expected), rel=1e-5)
+    assert (np.asarray(gradient)[ids == IGNORE] == 0).all()
+    assert (np.abs(np.asarray(gradient)[ids != IGNORE]).max(-1) > 0).all()
+
+
+def test_cross_entropy_without_a_valid_pixel():
+    logits, ids = jnp.ones((1, 2, 2, 3)), jnp.full((1, 2, 2), IGNORE)
+    loss, gradient = jax.value_and_grad(cross_entropy)(logits, ids)
+    assert loss == 0
+    assert (gradient == 0).all()
+
+
+def test_poly_schedule():
+    schedule = make_schedule(TrainConfig(steps=100, learning_rate=0.5, poly_power=0.9))
+    for step in (0, 30, 99, 100):
+        assert schedule(step) == pytest.approx(0.5 * (1 - step / 100) ** 0.9, rel=1e-5, abs=1e-9)
+
+
+def test_only_kernels_decay():
+    params = {"kernel": jnp.ones((3, 3, 1, 2)), "scale": jnp.ones(2), "bias": jnp.ones(2)}
+    decayed = optax.add_decayed_weights(0.1, mask=kernels)
+    updates, _ = decayed.update(jax.tree.map(jnp.zeros_like, params), decayed.init(params), params)
+    assert {name: float(update.max()) for name, update in updates.items()} == {
+        "kernel": pytest.approx(0.1),
+        "scale": 0,
+        "bias": 0,
+    }
+
+
+def run_steps(experiment, devices, steps=5):
+    """Losses and the state after a few steps on these devices."""
+    shardings = make_shardings(devices)
+    dataset = open_dataset(experiment.data.root, "folder", "train")
+    graph, state = init_state(experiment, shardings)
+    step, losses = make_train_step(experiment, graph, shardings), []
+    for batch in train_batches(dataset, experiment.preprocess, 8, 0, steps, seed=0, threads=2):
+        state, metrics = step(state, put(batch, shardings))
+        losses.append(float(metrics["loss"]))
+    return losses, state
+
+
+def test_one_device_and_eight_train_alike(tiny_experiment):
+    """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree.
+
+    Statistics of each device's own picture would give another loss in the very first step. Crops are not too small and
+    steps not too long here, lest the one ReLU in a million that lies within rounding of zero show.
+    """
+    assert len(jax.devices()) == 8
+    experiment = replace(
+        changed(tiny_experiment, learning_rate=0.01), augment=replace(tiny_experiment.augment, crop=(64, 64))
+    )
+    losses_1, state_1 = run_steps(experiment, jax.devices()[:1])
+    losses_8, state_8 = run_steps(experiment, jax.devices())
+    np.testing.assert_allclose(losses_1, losses_8, rtol=1e-4)
+    for part in ("params", "stats"):
+        for one, eight in zip(*(jax.tree.leaves(getattr(s, part)) for s in (state_1, state_8)), strict=True):
+            np.testing.assert_allclose(one, eight, atol=1e-4 * max(np.abs(one).max(), 1))
+    assert len(set(losses_1)) == 5
+
+
+def test_the_step_changes_everything_it_should(tiny_experiment):
+    _, before = init_state(tiny_experiment, make_shardings())
+    before = jax.tree.map(np.array, before)
+    _, after = run_steps(tiny_experiment, None, steps=1)
+    assert int(after.step) == 1
+    for part in ("params", "stats"):
+        for old, new in zip(*(jax.tree.leaves(getattr(s, part)) for s in (before, after)), strict=True):
+            assert not np.array_equal(old, new)
+
+
+def test_batch_size_must_fit_the_devices():
+    with pytest.raises(InputError, match="batch_size=30 must be a multiple of 8 devices; try 24"):
+        check_batch_size(30, make_shardings())
+
+
+def test_the_validation_step_equals_the_evaluation_of_the_package(tiny_experiment, tmp_path):
+    """Same weights, two code paths: the jitted confusion matrix, and AutoModel at the pictures' own size."""
+    experiment = changed(tiny_experiment, steps=2, validate_every=2, save_every=2)
+    best = train(experiment, tmp_path / "run")
+    dataset = open_dataset(experiment.data.root, "folder", "val")
+    result = evaluate(AutoModel.from_pretrained(tmp_path / "run" / "package"), dataset)
+    assert result.miou == pytest.approx(best, abs=1e-6)
+    assert result.images == 5
+
+
+def test_evaluation_step_leaves_void_out(tiny_experiment):
+    shardings = make_shardings()
+    graph, state = init_state(tiny_experiment, shardings)
+    dataset = open_dataset(tiny_experiment.data.root, "folder", "val")
+    (batch,) = eval_batches(dataset, PreprocessConfig(size=(48, 48)), 8, threads=2)
+    confusion = np.asarray(make_eval_step(tiny_experiment, graph, shardings)(state, put(batch, shardings)))
+    truth = np.bincount(batch["mask"][batch["mask"] != IGNORE], minlength=5)
+    np.testing.assert_array_equal(confusion.sum(1), truth)
+    assert 0 <= scores(confusion, dataset.classes.names, 5).miou <= 1
+
+
+def test_run_folder(tiny_experiment, tmp_path):
+    run = tmp_path / "run"
+    train(tiny_experiment, run)
+    assert {path.name.split(".")[0] for path in run.iterdir()} == {
+        "checkpoints", "config", "curves", "events", "metrics", "package",
+    }  # fmt: skip
+    records = read_records(run)
+    assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 13))
+    assert [r["step"] for r in records if r["split"] == "val"] == [6, 12]
+    assert {"loss", "images_per_second"} < set(records[0])
+    assert {"miou", "pixel_accuracy", "iou/disc"} < set(records[-1])
+
+
+def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
+    open_run(tiny_experiment, tmp_path / "run")
+    with pytest.raises(InputError, match=r"run holds a run with train\.steps=12, not 13; choose another --out"):
+        open_run(changed(tiny_experiment, steps=13), tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="other exists and holds no run"):
+        open_run(tiny_experiment, tmp_path / "other")
+
+
+def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
+    model = replace(tiny_experiment.model, num_classes=7)
+    with pytest.raises(InputError, match="has 5 classes but the model 7; set num_classes=5"):
+        train(replace(tiny_experiment, model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_restore_every_bit(tiny_experiment, tmp_path):
+    _, state = run_steps(tiny_experiment, None, steps=2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, {"best_miou": 0.25})
+    restored, figures = checkpoints.restore(init_state(tiny_experiment, make_shardings())[1])
+    checkpoints.close()
+    assert figures == {"best_miou": 0.25}
+    for old, new in zip(*(jax.tree.leaves(s) for s in (state, restored)), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def start(experiment: Path, run: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "deeplab_jax", "train", str(experiment), "--out", str(run)]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tmp_path):
+    recipe = tmp_path / "tiny.py"
+    config = json.dumps(to_dict(changed(tiny_experiment, steps=40, validate_every=10, save_every=4)))
+    recipe.write_text(
+        "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
+        f"config = from_dict(Experiment, json.loads({config!r}))\n"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(recipe, whole).wait(timeout=300) == 0
+
+    step = random.randrange(5, 38)
+    process = start(recipe, broken)
+    while process.poll() is None and not any(record["step"] >= step for record in read_records(broken)):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the run was over before step {step}"
+    assert start(recipe, broken).wait(timeout=300) == 0, f"killed at step {step}"
+
+    for name, array in load_file(whole / "package" / "weights.safetensors").items():
+        np.testing.assert_array_equal(array, load_file(broken / "package" / "weights.safetensors")[name], f"{step}")
+    losses = [[(r["step"], r["loss"]) for r in read_records(run) if r["split"] == "train"] for run in (whole, broken)]
+    assert losses[0] == losses[1], f"killed at step {step}"
+    states = []
+    for run in (whole, broken):
+        checkpoints = Checkpoints(run / "checkpoints")
+        template = init_state(tiny_experiment, make_shardings(jax.devices()[:1]))[1]
+        states.append(checkpoints.restore(template)[0])
+        checkpoints.close()
+    for one, two in zip(*(jax.tree.leaves(state) for state in states), strict=True):
+        np.testing.assert_array_equal(one, two, f"killed at step {step}")

@@ -1,5 +1,6 @@
 """JAX packages to ONNX packages: float32 NCHW logits, any batch size, checked against JAX before they are written."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -51,16 +52,18 @@ def trace(model: DeepLab, size: tuple[int, int]):
     import onnx
 
     model.set_attributes(form="conv", raise_if_not_found=False)  # one Conv node a depthwise convolution
-    graph = jax2onnx.to_onnx(
-        model,
-        [("batch", *size, model.config.encoder.in_channels)],
-        model_name="deeplab",
-        opset=OPSET,
-        inputs_as_nchw=[0],
-        outputs_as_nchw=[0],
-        input_names=["images"],
-        output_names=["logits"],
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*'.value' access is now deprecated", DeprecationWarning)  # jax2onnx's own
+        graph = jax2onnx.to_onnx(
+            model,
+            [("batch", *size, model.config.encoder.in_channels)],
+            model_name="deeplab",
+            opset=OPSET,
+            inputs_as_nchw=[0],
+            outputs_as_nchw=[0],
+            input_names=["images"],
+            output_names=["logits"],
+        )
     # Some recorded shapes are still NHWC where the graph has become NCHW; ONNX Runtime may refuse those.
     del graph.graph.value_info[:]
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)

@@ -67,7 +67,8 @@ class SegmentationModel:
         ]
 
 
-def check_image(image: np.ndarray) -> None:
+def check_image(image: object) -> None:
+    """Raises InputError unless this is a BGR picture."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"a picture must be a uint8 array of shape (height, width, 3) in BGR order, not {found}")

@@ -18,6 +18,9 @@ class HostArray(np.ndarray):
     def numpy(self) -> np.ndarray:
         return self.view(np.ndarray)
 
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return array[()] if return_scalar else array.view(HostArray)
+
 
 @dataclass
 class SemanticSegmentationResult:

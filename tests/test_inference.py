@@ -1,0 +1,314 @@
+"""Packages, AutoModel and ONNX, through the calls that users make."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import cv2
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from converters.onnx import export
+from deeplab_jax import AutoModel
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.fit import Placement
+from deeplab_jax.errors import InputError
+from deeplab_jax.inference.auto import check_image
+from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.images import postprocess, resize_logits
+from deeplab_jax.inference.package import read_package, with_background
+from deeplab_jax.inference.predict import find_pictures, predict
+from deeplab_jax.models.weights import to_arrays
+
+
+@pytest.fixture(scope="session")
+def onnx_package(tiny_package, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packages") / "onnx"
+    export(tiny_package, folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["jax", "onnx"])
+def package(request, tiny_package, onnx_package):
+    return {"jax": tiny_package, "onnx": onnx_package}[request.param]
+
+
+def pictures(*sizes):
+    rng = np.random.default_rng(0)
+    return [
+        cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC) for h, w in sizes
+    ]
+
+
+def test_the_documented_snippets_run(package):
+    model = AutoModel.from_pretrained(str(package))
+    image = pictures((60, 80))[0]
+
+    results = model(image)
+    segmentation_map = results[0].segmentation_map.cpu().numpy()
+    confidence = results[0].confidence.cpu().numpy()
+    assert segmentation_map.shape == confidence.shape == (60, 80)
+    assert segmentation_map.dtype == np.int64
+    assert confidence.dtype == np.float32
+    assert type(segmentation_map) is np.ndarray
+    assert results[0].image_metadata is None
+
+    colors = np.random.default_rng(0).integers(0, 255, (len(model.class_names), 3), np.uint8)
+    assert colors[results[0].segmentation_map].shape == (60, 80, 3)
+    for class_id in np.unique(segmentation_map):
+        assert isinstance(model.class_names[class_id], str)
+
+    sizes = [(60, 80), (1, 1), (300, 20), (49, 65), (97, 161), (20, 300), (64, 64), (33, 47), (480, 640), (7, 5)]
+    results = model(pictures(*sizes))
+    assert [result.segmentation_map.shape for result in results] == sizes
+    assert model.infer(image)[0].segmentation_map.shape == (60, 80)
+    assert model([]) == []
+
+
+def test_a_batch_gives_what_single_pictures_give(package):
+    model = AutoModel.from_pretrained(package)
+    images = pictures((60, 80), (33, 47), (64, 64))
+    for image, result in zip(images, model(images, confidence=0.0), strict=True):
+        alone = model(image, confidence=0.0)[0]
+        np.testing.assert_allclose(result.confidence, alone.confidence, atol=1e-5)
+        assert (result.segmentation_map == alone.segmentation_map).mean() > 0.9999
+
+
+def test_both_engines_agree(tiny_package, onnx_package):
+    images = pictures((60, 80), (97, 161), (49, 65))
+    results = [AutoModel.from_pretrained(p, device="cpu")(images, confidence=0.0) for p in (tiny_package, onnx_package)]
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
+        assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.9999
+
+
+def test_the_threshold_sends_pixels_to_the_background(package):
+    model, image = AutoModel.from_pretrained(package), pictures((60, 80))[0]
+    free = model(image, confidence=0.0)[0]
+    threshold = float(np.median(free.confidence))
+    strict = model(image, confidence=threshold)[0]
+    below = free.confidence < threshold
+    assert 0 < below.mean() < 1
+    np.testing.assert_array_equal(strict.segmentation_map, np.where(below, 0, free.segmentation_map))
+    np.testing.assert_array_equal(strict.confidence, np.where(below, 0, free.confidence))
+
+
+def reference_postprocess(logits, spot, input_size, image_size, names, threshold):
+    """The shared inference API's steps, in PyTorch."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    background = [name.lower() for name in names].index("background")
+    rows, columns = logits.shape[1] / input_size[0], logits.shape[2] / input_size[1]
+    top, left = round(rows * spot.top), round(columns * spot.left)
+    bottom = round(rows * (input_size[0] - spot.top - spot.height))
+    right = round(columns * (input_size[1] - spot.left - spot.width))
+    planes = torch.from_numpy(logits)[:, top : logits.shape[1] - bottom, left : logits.shape[2] - right]
+    if tuple(planes.shape[1:]) != image_size:
+        planes = functional.resize(planes, list(image_size), functional.InterpolationMode.BILINEAR)
+    if len(planes) == 1:
+        confidence = planes[0].sigmoid()
+        ids = torch.zeros_like(confidence, dtype=torch.long)
+    else:
+        confidence, ids = torch.softmax(planes, 0).max(0)
+    if len(names) == len(planes) + 1:
+        ids = torch.tensor([i for i in range(len(names)) if i != background])[ids]
+    below = confidence < threshold
+    ids[below], confidence[below] = background, 0
+    return ids.numpy(), confidence.numpy()
+
+
+@pytest.mark.parametrize("names", [("background", "a", "b"), ("a", "Background", "b", "c"), ("background", "a")])
+@pytest.mark.parametrize("inserted", [True, False])
+@pytest.mark.parametrize("image_size", [(40, 56), (90, 70), (11, 30), (13, 100)])
+@pytest.mark.parametrize("coarseness", [1, 4])
+def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coarseness):
+    input_size, spot = (40, 56), Placement(4, 8, 30, 41)
+    shape = (len(names) - inserted, input_size[0] // coarseness, input_size[1] // coarseness)
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32) * 2
+    expected_ids, expected = reference_postprocess(logits, spot, input_size, image_size, names, 0.45)
+    background = [name.lower() for name in names].index("background")
+    result = postprocess(logits, spot, input_size, image_size, len(names), background, 0.45)
+    same = result.segmentation_map == expected_ids
+    # Interpolation rounds differently, so a pixel at the threshold or between two classes may fall either way.
+    assert same.mean() > 0.995
+    np.testing.assert_allclose(result.confidence[same], expected[same], atol=1e-4)
+
+
+def test_shrinking_is_antialiased_along_that_axis_alone():
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(size=(3, 50, 20)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None], (13, 31), mode="bilinear", antialias=True, align_corners=False
+    )[0]
+    np.testing.assert_allclose(resize_logits(logits, (13, 31)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), "a.jpg"])
+def test_what_is_no_picture_is_refused(image):
+    with pytest.raises(InputError, match=r"a picture must be a uint8 array of shape \(height, width, 3\)"):
+        check_image(image)
+
+
+def test_an_empty_picture_is_refused(package):
+    with pytest.raises(InputError, match="has no pixels"):
+        AutoModel.from_pretrained(package)(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_path):
+    classes = with_background(Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
+    assert classes == Classes(("background", "a", "b"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
+    model = jax_backend.load_model(tiny_package)
+    names = tuple("abcde")
+    jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
+    found = AutoModel.from_pretrained(tmp_path / "p")
+    image = pictures((49, 65))[0]
+    expected = AutoModel.from_pretrained(tiny_package)(image, confidence=0.0)[0]
+    assert found.class_names == ["background", *names]
+    np.testing.assert_array_equal(found(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
+
+
+def test_weights_come_back_bit_by_bit(tiny_package):
+    from safetensors.numpy import load_file
+
+    saved = load_file(tiny_package / "weights.safetensors")
+    loaded = to_arrays(jax_backend.load_model(tiny_package))
+    assert saved.keys() == loaded.keys()
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, loaded[name])
+
+
+def test_onnx_graph(tiny_package, onnx_package):
+    """Equal to JAX at batch 1 and 3; readable by ONNX Runtime 1.22; batch symbolic, NCHW float32 in and out."""
+    graph = onnx.load(onnx_package / "weights.onnx")
+    assert graph.ir_version <= 10
+    assert max(entry.version for entry in graph.opset_import) <= 22
+    session = onnxruntime.InferenceSession(onnx_package / "weights.onnx", providers=["CPUExecutionProvider"])
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (images.type, images.shape) == ("tensor(float)", ["batch", 3, 49, 65])
+    assert (logits.type, logits.shape) == ("tensor(float)", ["batch", 5, 49, 65])
+    model = jax_backend.load_model(tiny_package)
+    for batch in (1, 3):
+        x = np.random.default_rng(batch).normal(size=(batch, 49, 65, 3)).astype(np.float32)
+        expected = np.asarray(jax.jit(model.__call__)(x)).transpose(0, 3, 1, 2)
+        found = session.run(None, {images.name: x.transpose(0, 3, 1, 2)})[0]
+        # Float32 sums in another order.
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_export_refuses_what_is_no_jax_package(onnx_package, tiny_package, tmp_path):
+    with pytest.raises(InputError, match="is an onnx package; export starts from a JAX package"):
+        export(onnx_package, tmp_path / "out")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("")
+    with pytest.raises(InputError, match="thesis exists and is not a package; choose another --out"):
+        export(tiny_package, tmp_path / "thesis")
+
+
+@pytest.mark.parametrize("name", ["model_config.json", "class_names.txt", "inference_config.json", "weights"])
+def test_a_missing_file_is_named(package, tmp_path, name):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    path = next(path for path in copy.iterdir() if path.name.startswith(name))
+    path.unlink()
+    with pytest.raises(InputError, match=path.name) as error:
+        AutoModel.from_pretrained(copy)
+    assert "missing" in str(error.value)
+
+
+def broken(package, tmp_path, file, change):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    config = json.loads((copy / file).read_text())
+    change(config)
+    (copy / file).write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("model_config.json", lambda c: c.update(backend_type="trt"), "backend_type 'trt' cannot be run"),
+        ("model_config.json", lambda c: c.pop("backend_type"), "the key 'backend_type' is missing"),
+        ("inference_config.json", lambda c: c.pop("network_input"), "the key 'network_input' is missing"),
+        ("inference_config.json", lambda c: c["network_input"].update(resize_mode="tile"), "must be one of"),
+        ("inference_config.json", lambda c: c["network_input"].update(color_mode="bgr"), "color_mode must be 'rgb'"),
+        ("inference_config.json", lambda c: c["network_input"]["training_input_size"].update(width="w"), "type int"),
+        ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colours for 5 classes"),
+    ],
+)
+def test_wrong_values_are_named(tiny_package, tmp_path, file, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_package(broken(tiny_package, tmp_path, file, change))
+    assert file in str(error.value)
+
+
+def test_weights_of_another_architecture_are_refused(tiny_package, tmp_path):
+    copy = broken(tiny_package, tmp_path, "architecture.json", lambda c: c.update(num_classes=4))
+    with pytest.raises(InputError, match=r"weights.safetensors: the weights do not fit the model .* 2 misshapen"):
+        AutoModel.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff" * 64])
+def test_damaged_weights_are_refused(package, tmp_path, content):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    path = next(path for path in copy.iterdir() if path.name.startswith("weights"))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=path.name):
+        AutoModel.from_pretrained(copy)
+
+
+def test_predict_passes_over_what_it_cannot_read(package, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, image in enumerate(pictures(*[(30, 40)] * 20)):
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    (folder / "07b.png").write_text("no picture")
+    faults = {}
+    model = AutoModel.from_pretrained(package)
+    unreadable = predict(model, find_pictures([folder]), tmp_path / "out", 0.0, lambda p, e: faults.update({p.name: e}))
+    assert unreadable == 1
+    assert [name for name, error in faults.items() if error] == ["07b.png"]
+    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 20
+    image = np.asarray(Image.open(folder / "03.png"))[..., ::-1]
+    expected = model(image, confidence=0.0)[0].segmentation_map
+    with Image.open(tmp_path / "out" / "03_mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tiny_package, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pictures((30, 40))[0]).save(tmp_path / folder / "x.png")
+    model = AutoModel.from_pretrained(tiny_package)
+    predict(model, find_pictures([tmp_path / "a", tmp_path / "b"]), tmp_path / "out", 0.0, lambda *_: None)
+    assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"x_mask.png", "x_2_mask.png"}
+
+
+def test_onnx_needs_neither_jax_nor_anything_else(onnx_package):
+    """A production image carries numpy, OpenCV and ONNX Runtime: nothing more may be imported."""
+    program = f"""
+        import sys
+
+        ABSENT = "jax jaxlib flax optax orbax grain jaxtyping PIL tyro rich safetensors tensorboardX matplotlib"
+
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ABSENT.split():
+                    raise ImportError("not in production: " + name)
+
+        sys.meta_path.insert(0, Refuse())
+        import numpy as np
+        from deeplab_jax import AutoModel
+        model = AutoModel.from_pretrained({str(onnx_package)!r}, device="cpu")
+        result = model(np.zeros((20, 30, 3), np.uint8))[0]
+        assert result.segmentation_map.shape == (20, 30)
+        assert not {{"jax", "flax"}} & set(sys.modules)
+        print("done")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("done", "")

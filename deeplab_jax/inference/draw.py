@@ -16,9 +16,9 @@ def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> Image.Image
 
 
 def tint(image: np.ndarray, ids: np.ndarray, classes: Classes, opacity: float = 0.6) -> np.ndarray:
-    """(h, w, 3) uint8 RGB mixed with the classes' colours. Black classes and ids of no class stay clear."""
+    """(h, w, 3) uint8 RGB, grey under the classes' colours. Black classes and ids of no class stay as they are."""
     colours = np.array([*classes.palette, (0, 0, 0)], np.float32)[np.minimum(ids, len(classes))]
-    mixed = (1 - opacity) * image + opacity * colours
+    mixed = (1 - opacity) * image.mean(-1, keepdims=True) + opacity * colours
     return np.where(colours.any(-1, keepdims=True), mixed, image).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from deeplab_jax.config import ModelConfig
 from deeplab_jax.models import DeepLab
-from deeplab_jax.models.weights import abstract_model, check_complete, fill, flat_state
+from deeplab_jax.models.weights import Path, abstract_model, check_complete, fill, flat_state
 
 Rules = Sequence[tuple[str, str]]
 
@@ -30,7 +30,7 @@ TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "
 class Tensor:
     """One parameter: where it is in the model, what it is called there, and its shape there."""
 
-    path: tuple[str | int, ...]
+    path: Path
     name: str
     shape: tuple[int, ...]
     is_kernel: bool

@@ -19,6 +19,11 @@ ConvKind = Literal["dense", "separable"]
 DilationRule = Literal["whole-stage", "after-first-block"]
 
 
+def check(fits: bool, message: str) -> None:
+    if not fits:
+        raise InputError(message)
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """A ResNet with dilation instead of stride in its last stages (arXiv:1512.03385, arXiv:1706.05587)."""
@@ -64,6 +69,9 @@ class ModelConfig:
     decoder: DecoderConfig | None = None
     align_corners: bool = True  # convention of every bilinear upsampling inside the model
 
+    def __post_init__(self):
+        check(1 <= self.num_classes < IGNORE, f"num_classes={self.num_classes} must be 1 to {IGNORE - 1}")
+
 
 @dataclass(frozen=True)
 class PreprocessConfig:
@@ -75,12 +83,21 @@ class PreprocessConfig:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     padding_value: int = 127  # grey level 0..255 around a letterboxed picture
 
+    def __post_init__(self):
+        check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
+        check(len(self.mean) == len(self.std), f"mean={self.mean} and std={self.std} must be of one length")
+        check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
+        check(0 <= self.padding_value <= 255, f"padding_value={self.padding_value} must be 0 to 255")
+
 
 @dataclass(frozen=True)
 class DataConfig:
     root: Path = Path("data")  # folder of the data set
     format: Literal["camvid", "folder"] = "folder"  # layout of that folder
     threads: int = 4  # host threads that read and decode
+
+    def __post_init__(self):
+        check(self.threads >= 1, f"threads={self.threads} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,11 @@ class AugmentConfig:
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # likewise
     saturation: float = 0.2  # likewise
+
+    def __post_init__(self):
+        check(all(side >= 1 for side in self.crop), f"crop={self.crop} must be at least 1 pixel a side")
+        check(0 < self.scale[0] <= self.scale[1], f"scale={self.scale} must be (smallest, largest), above 0")
+        check(0 <= self.flip <= 1, f"flip={self.flip} must be a probability, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,10 @@ class TrainConfig:
     validate_every: int = 500  # steps; also at the last one
     save_every: int = 500  # steps; also at the last one
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "validate_every", "save_every"):
+            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -144,7 +170,7 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
         if not isinstance(value, list) or len(value) != len(kinds):
             raise InputError(f"{where}: must be a list of {len(kinds)} values, not {value!r}")
         return tuple(from_dict(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict) or set(value) - set(hints):
             known = ", ".join(hints)

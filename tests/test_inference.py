@@ -22,7 +22,7 @@ from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import check_image
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.images import postprocess, resize_logits
+from deeplab_jax.inference.images import postprocess, resize_plane
 from deeplab_jax.inference.package import read_package, with_background
 from deeplab_jax.inference.predict import find_pictures, predict
 from deeplab_jax.models.weights import to_arrays
@@ -143,11 +143,11 @@ def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coars
 
 def test_shrinking_is_antialiased_along_that_axis_alone():
     torch = pytest.importorskip("torch")
-    logits = np.random.default_rng(0).normal(size=(3, 50, 20)).astype(np.float32)
+    plane = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     expected = torch.nn.functional.interpolate(
-        torch.from_numpy(logits)[None], (13, 31), mode="bilinear", antialias=True, align_corners=False
-    )[0]
-    np.testing.assert_allclose(resize_logits(logits, (13, 31)), expected, atol=1e-5)
+        torch.from_numpy(plane)[None, None], (13, 31), mode="bilinear", antialias=True, align_corners=False
+    )
+    np.testing.assert_allclose(resize_plane(plane, (13, 31)), expected[0, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), "a.jpg"])

@@ -30,7 +30,7 @@ def place(height: int, width: int, config: PreprocessConfig) -> Placement:
 
 def fit_image(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Placement]:
     """(h, w, 3) uint8 to (*config.size, 3) uint8, bilinear, grey around it; and where the picture lies."""
-    spot = place(*image.shape[:2], config)
+    spot = place(image.shape[0], image.shape[1], config)
     canvas = np.full((*config.size, image.shape[2]), config.padding_value, image.dtype)
     rows, columns = slice(spot.top, spot.top + spot.height), slice(spot.left, spot.left + spot.width)
     canvas[rows, columns] = cv2.resize(image, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR)
@@ -39,7 +39,7 @@ def fit_image(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, 
 
 def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w) uint8 class ids to config.size, nearest neighbour, IGNORE around it."""
-    spot = place(*mask.shape, config)
+    spot = place(mask.shape[0], mask.shape[1], config)
     canvas = np.full(config.size, IGNORE, mask.dtype)
     rows, columns = slice(spot.top, spot.top + spot.height), slice(spot.left, spot.left + spot.width)
     canvas[rows, columns] = cv2.resize(mask, (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)

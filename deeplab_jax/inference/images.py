@@ -1,6 +1,8 @@
 """What happens to a picture before the network and to the logits after it, as the shared inference API does it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -33,7 +35,7 @@ def preprocess(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray,
     """(H, W, 3) uint8 BGR to (*config.size, 3) float32 network input in RGB, and where the picture lies in it."""
     fitted, spot = fit_image(image, config)
     pixels = fitted[..., ::-1].astype(np.float32) / np.float32(255)
-    return (pixels - np.float32(config.mean)) / np.float32(config.std), spot
+    return (pixels - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32), spot
 
 
 def postprocess(
@@ -50,14 +52,12 @@ def postprocess(
     K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
     foreground class. Pixels under the threshold become background with confidence 0.
     """
-    logits = resize_logits(crop_padding(logits, spot, input_size), image_size)
-    if len(logits) == 1:
-        ids, confidence = np.zeros(image_size, np.int64), 1 / (1 + np.exp(-logits[0]))
+    planes = crop_padding(logits, spot, input_size)
+    if len(planes) == 1:
+        ids, confidence = np.zeros(image_size, np.int64), 1 / (1 + np.exp(-resize_plane(planes[0], image_size)))
     else:
-        ids = logits.argmax(0)
-        logits -= logits.max(0)
-        confidence = 1 / np.exp(logits, out=logits).sum(0)
-    if len(logits) == class_count - 1:
+        ids, confidence = softmax_maximum(resize_plane(plane, image_size) for plane in planes)
+    if len(planes) == class_count - 1:
         ids += ids >= background
     below = confidence < threshold
     ids[below], confidence[below] = background, 0
@@ -76,18 +76,33 @@ def crop_padding(logits: np.ndarray, spot: Placement, input_size: tuple[int, int
     ]
 
 
-def resize_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(K, h, w) to (K, *size) float32, bilinear between pixel centres, antialiased along an axis that shrinks."""
+def softmax_maximum(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and softmax probabilities of the largest logits, from one (H, W) plane a class.
+
+    Plane by plane, so that memory does not grow with the number of classes.
+    """
+    planes = iter(planes)
+    peak = next(planes)
+    ids, total = np.zeros(peak.shape, np.int64), np.ones(peak.shape, np.float32)
+    for id, plane in enumerate(planes, 1):
+        higher, ratio = plane > peak, np.exp(-np.abs(plane - peak))
+        total = np.where(higher, total * ratio + 1, total + ratio)  # sum of exp(logit - peak so far)
+        ids[higher] = id
+        peak = np.maximum(peak, plane)
+    return ids, 1 / total
+
+
+def resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) to size, float32; bilinear between pixel centres, antialiased along an axis that shrinks."""
     height, width = size
-    if height < logits.shape[1]:
-        logits = np.einsum("Hh,khw->kHw", shrinking_matrix(logits.shape[1], height), logits, optimize=True)
-    if width < logits.shape[2]:
-        logits = np.einsum("Ww,khw->khW", shrinking_matrix(logits.shape[2], width), logits, optimize=True)
-    if logits.shape[1:] == size:
-        return np.array(logits, np.float32)
-    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in logits])
+    if height < plane.shape[0]:
+        plane = shrinking_matrix(plane.shape[0], height) @ plane
+    if width < plane.shape[1]:
+        plane = plane @ shrinking_matrix(plane.shape[1], width).T
+    return plane if plane.shape == size else cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+@cache
 def shrinking_matrix(size_in: int, size_out: int) -> np.ndarray:
     """(size_out, size_in): every output pixel is the mean of the input under a triangle two output pixels wide."""
     scale = size_in / size_out

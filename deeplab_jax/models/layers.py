@@ -1,5 +1,6 @@
 """The layers that DeepLab is made of. NHWC, float32, padding always explicit and symmetric as in PyTorch."""
 
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -61,7 +62,8 @@ class DepthwiseConv(Conv):
         height, width = x.shape[1:3]
         x = jnp.pad(x, ((0, 0), (d, d), (d, d), (0, 0)))
         taps = [(i, j) for i in range(3) for j in range(3)]
-        return sum(x[:, i * d : i * d + height : s, j * d : j * d + width : s] * kernel[i, j, 0] for i, j in taps)
+        shifted = [x[:, i * d : i * d + height : s, j * d : j * d + width : s] * kernel[i, j, 0] for i, j in taps]
+        return reduce(jnp.add, shifted)
 
 
 class SeparableConv(nnx.Module):
@@ -111,7 +113,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def resize_bilinear(
-    x: Float[Array, "b h w c"], size: tuple[int, int], *, align_corners: bool
+    x: Float[Array, "b h w c"], size: tuple[int, ...], *, align_corners: bool
 ) -> Float[Array, "b h2 w2 c"]:
     """Bilinear upsampling as two small matrix products.
 

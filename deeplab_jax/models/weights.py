@@ -11,7 +11,7 @@ from deeplab_jax.config import ModelConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.models.deeplab import DeepLab, build_model
 
-Path = tuple[str | int, ...]
+Path = tuple[Any, ...]  # attribute names and list indices, from the model down
 VARIABLES = (nnx.Param, nnx.BatchStat)
 
 

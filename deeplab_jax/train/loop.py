@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from deeplab_jax.config import Experiment, load_json, save_json, to_dict
@@ -63,6 +64,10 @@ def train(config: Experiment, out: Path) -> float:
     )
     losses = []
     with Tracker(out, start, steps, config.train.batch_size) as track:
+        pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
+        track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
+        if start:
+            track.say(f"going on after step {start}")
         for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
             state, metrics = train_step(state, put(batch, shardings))
             losses.append(metrics["loss"])

@@ -17,7 +17,7 @@ class Shardings:
     batch: NamedSharding  # pictures split over the devices
 
 
-def make_shardings(devices: Sequence[jax.Device] | None = None) -> Shardings:
+def make_shardings(devices: Sequence[Any] | None = None) -> Shardings:
     """One mesh axis, `data`, over the given devices or all of them."""
     mesh = Mesh(devices or jax.devices(), ("data",))
     return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))

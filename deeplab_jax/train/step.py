@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 from deeplab_jax.config import IGNORE, Experiment
 from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
+from deeplab_jax.models.weights import abstract_model
 from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
@@ -30,8 +31,7 @@ class TrainState(NamedTuple):
 def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, TrainState]:
     """The model's structure, and the state before the first step."""
     optimizer = make_optimizer(config.train)
-    model = nnx.eval_shape(lambda: build_model(config.model, rngs=nnx.Rngs(0)))
-    graph = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+    graph = nnx.split(abstract_model(config.model), nnx.Param, nnx.BatchStat)[0]
 
     @partial(jax.jit, out_shardings=shardings.state)
     def init() -> TrainState:
@@ -60,7 +60,7 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
 
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, stats, moments), {"loss": loss}
 
     return train_step

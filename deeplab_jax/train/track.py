@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +41,9 @@ class Tracker:
         self._progress.stop()
         self._events.close()
 
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False)
+
     def train(self, step: int, figures: dict[str, float]) -> None:
         """Figures of the step just done, with the rate since the last call."""
         before, then = self._last
@@ -50,17 +54,17 @@ class Tracker:
         shown = f"loss {figures['loss']:.3f}  {figures['images_per_second']:.1f} images/s"
         self._progress.update(self._task, completed=step, figures=shown)
         if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
-            self._progress.console.print(f"step {step} of {self._steps}: {shown}", highlight=False)
+            self.say(f"step {step} of {self._steps}: {shown}")
 
     def validate(self, step: int, result: Scores) -> None:
         """Figures of a validation; its time does not count against images/s."""
         figures = {"miou": result.miou, "mean_accuracy": result.mean_accuracy, "pixel_accuracy": result.pixel_accuracy}
         self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
-        self._progress.console.print(f"step {step}: validation mIoU {result.miou:.4f}")
+        self.say(f"step {step}: validation mIoU {result.miou:.4f}")
         draw_curves(self._records, self._folder / "curves.png")
         self._last = (step, time.perf_counter())
 
-    def _write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
+    def _write(self, step: int, split: str, figures: Mapping[str, float | None]) -> None:
         record = {"step": step, "split": split, **figures}
         self._records.append(record)
         with (self._folder / "metrics.jsonl").open("a") as file:

@@ -20,7 +20,7 @@ from deeplab_jax.models.weights import from_arrays, to_arrays
 
 def load(folder: Path, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
-        where = jax.devices({"cuda": "gpu"}.get(device, device))[0]
+        where = jax.devices("gpu" if device == "cuda" else device)[0]
     except RuntimeError:
         raise InputError(f"JAX here has no device {device!r}; it has {jax.default_backend()!r}") from None
     graph, state = nnx.split(load_model(folder))

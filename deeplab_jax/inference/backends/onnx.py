@@ -33,6 +33,6 @@ def load(folder: Path, device: str | None, providers: Sequence[str] | None) -> C
     name = session.get_inputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
-        return session.run(None, {name: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]
+        return np.asarray(session.run(None, {name: np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0])
 
     return run

@@ -13,7 +13,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         InputError: that names the file and why it cannot be used.
     """
     if not path.is_file():
-        raise InputError(f"the weights file {path} does not exist")
+        raise InputError(f"the weights file {path} does not exist or is no file")
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(weights, dict) or not weights or not all(_is_tensor(value) for value in weights.values()):
         raise InputError(f"{path} is not a state dict (names -> tensors); save model.state_dict() and convert that")

@@ -8,7 +8,7 @@ import numpy as np
 
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.package import check_replaceable, read_package, write_package
+from deeplab_jax.inference.package import check_vacant, read_package, write_package
 from deeplab_jax.models import DeepLab
 
 OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10
@@ -29,7 +29,7 @@ def export(source: Path, out: Path) -> float:
     package = read_package(source)
     if package.backend != "jax":
         raise InputError(f"{source} is an {package.backend} package; export starts from a JAX package")
-    check_replaceable(out)
+    check_vacant(out)
     model = jax_backend.load_model(source)
     graph = trace(model, package.preprocess.size)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -79,7 +79,10 @@ def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
 
 
 def infer_config(
-    state_dict: Mapping[str, Any], encoder: str | None = None, output_stride: int | None = None
+    state_dict: Mapping[str, Any],
+    encoder: str | None = None,
+    output_stride: int | None = None,
+    atrous_rates: tuple[int, ...] = (12, 24, 36),
 ) -> ModelConfig:
     """The architecture, read off names and shapes.
 
@@ -87,6 +90,7 @@ def infer_config(
         state_dict: smp's names -> arrays or tensors.
         encoder: its name, where it is not to be read off.
         output_stride: of the encoder; no state dict records it, so smp's default for the architecture is taken.
+        atrous_rates: of the pyramid; no state dict records them either.
 
     Raises:
         InputError: where this is no smp DeepLab or its encoder is not known.
@@ -104,6 +108,7 @@ def infer_config(
         output_stride or default_stride,
         in_channels=state_dict["encoder.conv1.weight"].shape[1],
         decoder_channels=state_dict[f"{prefix}.project.0.weight"].shape[0],
+        decoder_atrous_rates=atrous_rates,
         decoder_aspp_separable=f"{prefix}.convs.1.0.1.weight" in state_dict,
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,24 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from deeplab_jax.config import Experiment, PreprocessConfig
+from deeplab_jax.config import DataFormat, Experiment, PreprocessConfig
 from deeplab_jax.errors import InputError
 
 console = Console()
 
 
+def say(text: str) -> None:
+    """Prints a line as it is: paths and names are no markup, and long ones stay whole."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @dataclass(frozen=True)
 class EvaluationData:
     root: Path  # folder of the data set
-    format: Literal["camvid", "folder"] = "folder"  # layout of that folder
+    format: DataFormat = "folder"  # layout of that folder
     split: str = "val"
 
 
@@ -37,7 +44,7 @@ def demo(out: Path = Path("deeplab-demo")) -> None:
     from converters import onnx
     from deeplab_jax.demo import run_demo
 
-    run_demo(out, onnx.export, console)
+    run_demo(out, onnx.export, say)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -60,7 +67,7 @@ def train(arguments: Sequence[str]) -> None:
         from deeplab_jax.train import loop
 
         best = loop.train(config, out)
-        console.print(f"best validation mIoU {best:.4f}; package: {out / 'package'}; curves: {out / 'curves.png'}")
+        say(f"best validation mIoU {best:.4f}; package: {out / 'package'}; curves: {out / 'curves.png'}")
 
     tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
 
@@ -79,6 +86,8 @@ def evaluate(
     from deeplab_jax.evaluate.evaluate import evaluate as run
     from deeplab_jax.inference.auto import AutoModel
 
+    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise InputError(f"--json {json_file} cannot be written; name a file in a folder that exists")
     dataset = open_dataset(data.root, data.format, data.split)
     model = AutoModel.from_pretrained(package)
     with Progress(console=console, transient=True) as progress:
@@ -86,9 +95,9 @@ def evaluate(
         result = run(model, dataset, lambda done: progress.update(task, completed=done))
     table = Table("class", "IoU")
     for name, iou in result.per_class_iou.items():
-        table.add_row(name, "does not occur" if iou is None else f"{iou:.4f}")
+        table.add_row(Text(name), "does not occur" if iou is None else f"{iou:.4f}")
     console.print(table)
-    console.print(
+    say(
         f"{result.images} images  mIoU {result.miou:.4f}  "
         f"mean accuracy {result.mean_accuracy:.4f}  pixel accuracy {result.pixel_accuracy:.4f}"
     )
@@ -124,7 +133,7 @@ def predict(
             progress.advance(task)
 
         unreadable = run(model, pictures, out, confidence, report)
-    console.print(f"{len(pictures) - unreadable} of {len(pictures)} pictures predicted into {out}")
+    say(f"{len(pictures) - unreadable} of {len(pictures)} pictures predicted into {out}")
     if unreadable:
         raise SystemExit(1)
 
@@ -135,6 +144,7 @@ def convert(
     out: Path,
     encoder: str | None = None,
     output_stride: Literal[8, 16] | None = None,
+    atrous_rates: tuple[int, int, int] = (12, 24, 36),
     class_names: Path | None = None,
     size: tuple[int, int] = (512, 512),
 ) -> None:
@@ -145,7 +155,8 @@ def convert(
         weights: a `.safetensors` file, or a PyTorch state dict (`.pth`).
         out: the package folder to write.
         encoder: its name, such as resnet50; by default read off the weights.
-        output_stride: of the encoder; by default smp's default for the architecture.
+        output_stride: of the encoder, which no weights record; by default smp's default for the architecture.
+        atrous_rates: of the pyramid, which no weights record either; by default smp's.
         class_names: a file with one class name a line; by default background, class_1, class_2...
         size: height and width of the network input.
     """
@@ -154,12 +165,12 @@ def convert(
     from deeplab_jax.data.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
     from deeplab_jax.inference.backends import jax as jax_backend
-    from deeplab_jax.inference.package import check_replaceable
+    from deeplab_jax.inference.package import check_vacant
 
-    check_replaceable(out)
+    check_vacant(out)
     state_dict = read_weights(weights)
     try:
-        config = smp.infer_config(state_dict, encoder, output_stride)
+        config = smp.infer_config(state_dict, encoder, output_stride, atrous_rates)
         model = smp.from_state_dict(state_dict, config)
     except InputError as error:
         raise InputError(f"{weights}: {error}") from None
@@ -167,7 +178,10 @@ def convert(
     if len(names) != config.num_classes:
         raise InputError(f"{class_names} names {len(names)} classes but {weights} has {config.num_classes}")
     jax_backend.save(out, model, Classes(names, default_palette(len(names))), PreprocessConfig(size=size))
-    console.print(f"{len(state_dict)} tensors converted; package: {out}")
+    say(
+        f"{len(state_dict)} tensors converted: DeepLabV3{'+' if config.decoder else ''}, {config.num_classes} classes, "
+        f"output stride {config.encoder.output_stride}, rates {config.aspp.rates}; package: {out}"
+    )
 
 
 def default_class_names(count: int) -> tuple[str, ...]:
@@ -186,25 +200,30 @@ def export(package: Positional[Path], to: Literal["onnx"], out: Path) -> None:
 
     with console.status(f"exporting to {to}"):
         worst = onnx.export(package, out)
-    console.print(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
+    say(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
 
 
 def load_experiment(path: Path) -> Experiment:
     """The `config` of a Python file. Raises InputError where it has none."""
     if not path.is_file():
-        raise InputError(f"the experiment {path} does not exist")
+        raise InputError(f"the experiment {path} does not exist or is no file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise InputError(f"the experiment {path} is not a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
     config = getattr(module, "config", None)
     if not isinstance(config, Experiment):
         raise InputError(f"{path} must set `config` to a deeplab_jax.config.Experiment")
     return config
 
 
-def print_error(error: InputError) -> None:
+def print_error(error: object) -> None:
     print(f"error: {error}", file=sys.stderr)
 
 
@@ -240,7 +259,10 @@ def main() -> int:
     except InputError as error:
         print_error(error)
         return 1
+    except OSError as error:
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
+        return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint" if name == "train" else "interrupted")
+        print("interrupted; the same command goes on" if name in ("train", "demo") else "interrupted")
         return 130
     return 0

@@ -16,6 +16,7 @@ from deeplab_jax.errors import InputError
 IGNORE = 255  # mask value of pixels that have no label
 
 ConvKind = Literal["dense", "separable"]
+DataFormat = Literal["camvid", "folder"]
 DilationRule = Literal["whole-stage", "after-first-block"]
 
 
@@ -36,6 +37,11 @@ class EncoderConfig:
     width: int = 64  # channels of the stem; the stages are 1, 2, 4 and 8 times as wide
     epsilon: float = 1e-5  # of BatchNorm
 
+    def __post_init__(self):
+        check(min(self.blocks) >= 1, f"blocks={self.blocks} must be at least 1 in every stage")
+        check(self.in_channels >= 1, f"in_channels={self.in_channels} must be at least 1")
+        check(self.width >= 1, f"width={self.width} must be at least 1")
+
 
 @dataclass(frozen=True)
 class ASPPConfig:
@@ -48,6 +54,11 @@ class ASPPConfig:
     dropout: float = 0.5  # after the projection, while training
     epsilon: float = 1e-5
 
+    def __post_init__(self):
+        check(all(rate >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
+        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
+        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -57,6 +68,10 @@ class DecoderConfig:
     channels: int = 256
     fuse: ConvKind = "separable"  # the 3x3 convolution after the concatenation
     epsilon: float = 1e-5
+
+    def __post_init__(self):
+        for name in ("low_level_channels", "channels"):
+            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -79,13 +94,12 @@ class PreprocessConfig:
 
     size: tuple[int, int] = (512, 512)  # height, width in pixels
     resize_mode: Literal["letterbox", "stretch"] = "letterbox"  # letterbox keeps the aspect and pads
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_value: int = 127  # grey level 0..255 around a letterboxed picture
 
     def __post_init__(self):
         check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
-        check(len(self.mean) == len(self.std), f"mean={self.mean} and std={self.std} must be of one length")
         check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
         check(0 <= self.padding_value <= 255, f"padding_value={self.padding_value} must be 0 to 255")
 
@@ -93,7 +107,7 @@ class PreprocessConfig:
 @dataclass(frozen=True)
 class DataConfig:
     root: Path = Path("data")  # folder of the data set
-    format: Literal["camvid", "folder"] = "folder"  # layout of that folder
+    format: DataFormat = "folder"  # layout of that folder
     threads: int = 4  # host threads that read and decode
 
     def __post_init__(self):
@@ -114,7 +128,8 @@ class AugmentConfig:
     def __post_init__(self):
         check(all(side >= 1 for side in self.crop), f"crop={self.crop} must be at least 1 pixel a side")
         check(0 < self.scale[0] <= self.scale[1], f"scale={self.scale} must be (smallest, largest), above 0")
-        check(0 <= self.flip <= 1, f"flip={self.flip} must be a probability, 0 to 1")
+        for name in ("flip", "brightness", "contrast", "saturation"):
+            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} must be 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,13 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "validate_every", "save_every"):
+        for name in ("steps", "log_every", "validate_every", "save_every"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        check(
+            self.batch_size >= 2,
+            f"batch_size={self.batch_size} must be at least 2: BatchNorm of a single pooled value gives nothing",
+        )
+        check(self.seed >= 0, f"seed={self.seed} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -183,7 +203,10 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
         ]
         if missing:
             raise InputError(f"{where}: {', '.join(missing)} missing")
-        return kind(**fields)
+        try:
+            return kind(**fields)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is float and type(value) is int:

@@ -1,12 +1,13 @@
 """The whole way on generated pictures, from nothing to an exported model and a report."""
 
 import html
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
 from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, PreprocessConfig, TrainConfig
 from deeplab_jax.data.dataset import Dataset
@@ -16,49 +17,61 @@ from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.evaluate.metrics import Scores
 from deeplab_jax.inference.auto import AutoModel, SegmentationModel
 from deeplab_jax.inference.draw import beside_legend, side_by_side, tint
+from deeplab_jax.inference.package import check_vacant
 from deeplab_jax.models import presets
 from deeplab_jax.train.loop import train
 
+MARK = ".deeplab-demo"  # marks a folder whose contents the demo may replace
 SIZE = 96  # pixels, height and width of the generated pictures
 SHOWN = 6  # overlays drawn
 
 
 def demo_experiment(root: Path) -> Experiment:
+    devices = jax.device_count()
+    batch_size = -(-8 // devices) * devices
     return Experiment(
         model=presets.smp_deeplabv3plus("resnet18", classes=len(CLASS_NAMES)),
         data=DataConfig(root=root, format="folder"),
         preprocess=PreprocessConfig(size=(SIZE, SIZE)),
         augment=AugmentConfig(crop=(SIZE, SIZE), scale=(0.75, 1.5)),
-        train=TrainConfig(steps=600, batch_size=8, learning_rate=0.05, validate_every=100, save_every=100),
+        train=TrainConfig(steps=600, batch_size=batch_size, learning_rate=0.05, validate_every=100, save_every=100),
     )
 
 
-def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], console: Console) -> None:
-    """Everything goes into `out`: data, run, ONNX package, overlays and report.html."""
+def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], say: Callable[[str], None]) -> None:
+    """Everything goes into `out`: data, run, ONNX package, overlays and report.html.
+
+    Raises:
+        InputError: where `out` holds anything but an earlier demo.
+    """
     data, run, onnx = out / "data", out / "run", out / "onnx"
-    console.rule("1  pictures")
+    if out.exists() and not (out / MARK).exists():
+        check_vacant(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+    say("== 1  pictures")
     generate(data, SIZE)
-    console.print(f"generated pictures with masks: {data}")
-    console.rule("2  training DeepLabV3+ ResNet-18 from random weights")
+    say(f"generated pictures with masks: {data}")
+    say("== 2  training DeepLabV3+ ResNet-18 from random weights")
     train(demo_experiment(data), run)
-    console.rule("3  exporting to ONNX")
-    console.print(f"largest difference from JAX {export_onnx(run / 'package', onnx):.1e} of the largest logit")
-    console.rule("4  evaluating both packages with the same code")
+    say("== 3  exporting to ONNX")
+    shutil.rmtree(onnx, ignore_errors=True)
+    say(f"largest difference from JAX {export_onnx(run / 'package', onnx):.1e} of the largest logit")
+    say("== 4  evaluating both packages with the same code")
     test_set = open_dataset(data, "folder", "test")
     models = {"JAX": AutoModel.from_pretrained(run / "package"), "ONNX": AutoModel.from_pretrained(onnx)}
     results = {engine: evaluate(model, test_set) for engine, model in models.items()}
     for engine, result in results.items():
-        console.print(f"{engine:5} test mIoU {result.miou:.4f}  pixel accuracy {result.pixel_accuracy:.4f}")
+        say(f"{engine:5} test mIoU {result.miou:.4f}  pixel accuracy {result.pixel_accuracy:.4f}")
     overlays = draw_overlays(models["ONNX"], test_set, out / "overlays")
     write_report(out, results, overlays)
-    console.rule("done")
-    console.print(
+    say("== done")
+    say(
         f"report      {out / 'report.html'}\noverlays    {out / 'overlays'}\ncurve       {run / 'curves.png'}\n"
         f"packages    {run / 'package'} (JAX), {onnx} (ONNX)\n\n"
         f"Next, on your own pictures: lay them out like {data}, copy experiments/camvid_resnet18.py, and\n"
         "  deeplab train EXPERIMENT.py --data.root DIR --data.format folder --out RUN\n"
-        "  deeplab predict RUN/package PICTURE... --out DIR",
-        highlight=False,
+        "  deeplab predict RUN/package PICTURE... --out DIR"
     )
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, writes and returns."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_train_evaluate_export_predict(deeplab, recipe, shapes_folder, tmp_path)
     sizes = ("--train.steps", 2, "--train.validate-every", 2, "--train.batch-size", 8)
     code, output, _ = deeplab("train", recipe, "--data.root", shapes_folder, *sizes, "--out", run)
     assert code == 0
-    assert f"package: {run / 'package'}" in output.replace("\n", "")
+    assert f"package: {run / 'package'}" in output
     assert json.loads((run / "config.json").read_text())["train"]["steps"] == 2
 
     data = ("--data.root", shapes_folder, "--data.format", "folder", "--data.split", "val")
@@ -134,6 +135,55 @@ def test_one_clear_line_and_exit_code_1(deeplab, tmp_path, monkeypatch, argument
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ny = (", "line 2: SyntaxError"),
+        ("x = 1\nfrom deeplab_jax.config import Experiment\nExperiment(modle=1)", "line 3: TypeError"),
+        ("config = 3", "must set `config` to a deeplab_jax.config.Experiment"),
+    ],
+)
+def test_experiments_with_faults(deeplab, tmp_path, text, message):
+    (tmp_path / "e.py").write_text(text)
+    code, _, errors = deeplab("train", tmp_path / "e.py")
+    assert code == 1
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_named(deeplab, tiny_package, shapes_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    data = ("--data.root", shapes_folder, "--data.format", "folder")
+    picture = shapes_folder / "images" / "val" / "0.png"
+    for arguments in [
+        ("predict", tiny_package, picture, "--out", tmp_path / "file"),
+        ("predict", tiny_package, picture, "--out", tmp_path / "file" / "x"),
+        ("export", tiny_package, "--to", "onnx", "--out", tmp_path / "file" / "x"),
+        ("evaluate", tiny_package, *data, "--json", tmp_path / "absent" / "x.json"),
+        ("evaluate", tiny_package, *data, "--json", tmp_path),
+    ]:
+        code, _, errors = deeplab(*arguments)
+        assert code == 1, arguments
+        assert errors.startswith("error: ")
+        assert str(tmp_path) in errors
+        assert errors.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_names_are_no_markup(deeplab, tiny_package, shapes_folder, tmp_path):
+    """Brackets in class names and paths are printed as they are."""
+    package, data = (shutil.copytree(p, tmp_path / n) for p, n in ((tiny_package, "[red]"), (shapes_folder, "data")))
+    for path in (package / "class_names.txt", data / "classes.txt"):
+        path.write_text(path.read_text().replace("disc", "[/b]"))
+    code, output, _ = deeplab("evaluate", package, "--data.root", data)
+    assert code == 0
+    assert "[/b]" in output
+    out = tmp_path / "[/i]"
+    code, output, _ = deeplab("predict", package, data / "images" / "val", "--out", out)
+    assert code == 0
+    assert str(out) in output
+
+
 def test_help_and_unknown_command(deeplab):
     code, output, _ = deeplab()
     assert code == 0
@@ -141,10 +191,3 @@ def test_help_and_unknown_command(deeplab):
     code, _, errors = deeplab("tarin")
     assert code == 2
     assert "there is no command 'tarin'" in errors
-
-
-def test_an_experiment_without_a_config(deeplab, tmp_path):
-    (tmp_path / "e.py").write_text("x = 1")
-    code, _, errors = deeplab("train", tmp_path / "e.py")
-    assert code == 1
-    assert "must set `config` to a deeplab_jax.config.Experiment" in errors

@@ -47,6 +47,13 @@ def test_folder_without_splits_is_split_by_chance_but_always_alike(tmp_path):
     assert len({name for chosen in names.values() for name in chosen}) == 20
     assert names["val"] == [p.name for p, _ in open_dataset(tmp_path, "folder", "val").pairs]
 
+    for i in range(3, 20):
+        (tmp_path / "images" / f"{i}.png").unlink()
+    assert [len(open_dataset(tmp_path, "folder", s)) for s in ("train", "val", "test")] == [1, 1, 1]
+    (tmp_path / "images" / "0.png").unlink()
+    with pytest.raises(InputError, match="holds 2 images; a split into train, val and test needs at least 3"):
+        open_dataset(tmp_path, "folder", "train")
+
 
 def test_palette_masks_give_their_indices(shapes_folder, tmp_path):
     root = shutil.copytree(shapes_folder, tmp_path / "copy")
@@ -105,6 +112,22 @@ def a_class_twice(root):
     return r"classes.txt names 'a' twice"
 
 
+def an_empty_line(root):
+    (root / "classes.txt").write_text("a\n\nb\n")
+    return r"classes.txt has an empty line"
+
+
+def too_many_classes(root):
+    (root / "classes.txt").write_text("\n".join(map(str, range(255))))
+    return r"classes.txt names 255 classes; masks of 8 bits can hold 254 and void"
+
+
+def float_picture(root):
+    Image.new("F", (48, 48)).save(root / "images/val/0.tiff")
+    (root / "images/val/0.png").unlink()
+    return r"images/val/0.tiff has F pixels, whose range is unknown"
+
+
 def empty_folder(root):
     for path in (root / "images/val").iterdir():
         path.unlink()
@@ -119,13 +142,33 @@ def no_split(root):
 FAULTS = [no_mask, id_too_large, rgb_mask, other_size, no_picture, cut_short, no_classes, a_class_twice]
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, empty_folder, no_split], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [*FAULTS, an_empty_line, too_many_classes, float_picture, empty_folder, no_split],
+    ids=lambda fault: fault.__name__,
+)
 def test_faults_are_named_in_one_line(broken, fault):
     message = fault(broken)
     with pytest.raises(InputError) as error:
         open_dataset(broken, "folder", "val")[0]
     assert re.search(message, str(error.value).replace("\\", "/"))
     assert "\n" not in str(error.value)
+
+
+def test_pictures_of_other_modes(broken):
+    """16 bits a channel, grey, transparent palette; and files that are no pictures of the user's."""
+    path = broken / "images/val/0.png"
+    Image.fromarray(np.full((48, 48), 257 * 100, np.uint16)).save(path)
+    assert (open_dataset(broken, "folder", "val")[0].image == 100).all()
+    Image.new("L", (48, 48), 7).save(path)
+    assert (open_dataset(broken, "folder", "val")[0].image == 7).all()
+    Image.new("P", (48, 48)).save(path, transparency=b"\x00\x01")
+    assert open_dataset(broken, "folder", "val")[0].image.shape == (48, 48, 3)
+    (broken / "images/val/._0.png").write_text("a resource fork")
+    (broken / "classes.txt").write_text("\ufeff" + (broken / "classes.txt").read_text())
+    dataset = open_dataset(broken, "folder", "val")
+    assert len(dataset) == 5
+    assert dataset.classes.names[0] == "background"
 
 
 def test_a_fault_met_while_batching_is_the_same_error(broken):
@@ -135,7 +178,7 @@ def test_a_fault_met_while_batching_is_the_same_error(broken):
 
 
 def test_absent_root_and_unknown_format(tmp_path):
-    with pytest.raises(InputError, match=r"absent does not exist; give its place with --data\.root"):
+    with pytest.raises(InputError, match=r"absent does not exist or is no folder; give its place with --data\.root"):
         open_dataset(tmp_path / "absent", "folder", "val")
     with pytest.raises(InputError, match="format 'voc7' is not known; choose one of camvid, folder"):
         open_dataset(tmp_path, "voc7", "val")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from conftest import changed
 from converters.onnx import export
@@ -10,6 +9,7 @@ from deeplab_jax import demo
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data import generate
 from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.errors import InputError
 
 
 def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
@@ -22,16 +22,22 @@ def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
         return replace(config, data=replace(config.data, root=root))
 
     monkeypatch.setattr(demo, "demo_experiment", experiment)
-    console = Console(record=True, width=200)
-    demo.run_demo(tmp_path / "demo", export, console)
-    text = console.export_text()
-    figures = [float(line.split()[3]) for line in text.splitlines() if "test mIoU" in line]
+    said = []
+    demo.run_demo(tmp_path / "demo", export, said.append)
+    figures = [float(line.split()[3]) for line in said if "test mIoU" in line]
     assert len(figures) == 2
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
     report = (tmp_path / "demo" / "report.html").read_text()
     for picture in ("run/curves.png", "overlays/0000.png", "overlays/0005.png"):
         assert f'src="{picture}"' in report
         assert (tmp_path / "demo" / picture).stat().st_size > 1000
+    demo.run_demo(tmp_path / "demo", export, said.append)  # a second time, over its own folder
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "classes.txt").write_text("sky")
+    with pytest.raises(InputError, match="mine exists; remove it or choose another --out"):
+        demo.run_demo(tmp_path / "mine", export, said.append)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["classes.txt"]
 
 
 def test_generated_pictures_are_the_same_for_the_same_seed_and_hold_every_class(tmp_path, monkeypatch):

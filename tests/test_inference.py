@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from flax import nnx
 from PIL import Image
 
 from converters.onnx import export
@@ -25,6 +26,7 @@ from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.images import postprocess, resize_plane
 from deeplab_jax.inference.package import read_package, with_background
 from deeplab_jax.inference.predict import find_pictures, predict
+from deeplab_jax.models import build_model
 from deeplab_jax.models.weights import to_arrays
 
 
@@ -205,9 +207,11 @@ def test_onnx_graph(tiny_package, onnx_package):
 def test_export_refuses_what_is_no_jax_package(onnx_package, tiny_package, tmp_path):
     with pytest.raises(InputError, match="is an onnx package; export starts from a JAX package"):
         export(onnx_package, tmp_path / "out")
+    with pytest.raises(InputError, match="exists; remove it or choose another --out"):
+        export(tiny_package, tiny_package)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("")
-    with pytest.raises(InputError, match="thesis exists and is not a package; choose another --out"):
+    with pytest.raises(InputError, match="thesis exists; remove it or choose another --out"):
         export(tiny_package, tmp_path / "thesis")
 
 
@@ -239,12 +243,82 @@ def broken(package, tmp_path, file, change):
         ("inference_config.json", lambda c: c["network_input"].update(color_mode="bgr"), "color_mode must be 'rgb'"),
         ("inference_config.json", lambda c: c["network_input"]["training_input_size"].update(width="w"), "type int"),
         ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colours for 5 classes"),
+        ("inference_config.json", lambda c: c["network_input"].update(normalization=[[0], [1]]), "list of 3 values"),
+        (
+            "inference_config.json",
+            lambda c: (
+                c["network_input"]["normalization"].reverse()
+                or c["network_input"]["normalization"].__setitem__(1, [0, 1, 1])
+            ),
+            "must be positive",
+        ),
+        ("inference_config.json", lambda c: c.update(forward_pass=[8]), "forward_pass: must be of type dict"),
+        ("inference_config.json", lambda c: c["forward_pass"].update(max_dynamic_batch_size=-1), "must be at least 1"),
+        ("inference_config.json", lambda c: c["post_processing"].update(fused=True), "must be an unfused softmax"),
+        (
+            "inference_config.json",
+            lambda c: c.update(image_pre_processing={"grayscale": {"enabled": True}}),
+            "image_pre_processing grayscale is not supported",
+        ),
     ],
 )
 def test_wrong_values_are_named(tiny_package, tmp_path, file, change, message):
     with pytest.raises(InputError, match=message) as error:
         read_package(broken(tiny_package, tmp_path, file, change))
     assert file in str(error.value)
+
+
+def test_a_static_batch_is_filled_up(onnx_package, tmp_path):
+    copy = shutil.copytree(onnx_package, tmp_path / "copy")
+    graph = onnx.load(copy / "weights.onnx")
+    for node in (*graph.graph.input, *graph.graph.output):
+        node.type.tensor_type.shape.dim[0].dim_value = 4
+    del graph.graph.value_info[:]
+    onnx.save(graph, copy / "weights.onnx")
+    config = json.loads((copy / "inference_config.json").read_text())
+    config["forward_pass"] = {"static_batch_size": 4, "max_dynamic_batch_size": None}
+    (copy / "inference_config.json").write_text(json.dumps(config))
+    images = pictures(*[(49, 65)] * 6)
+    found = AutoModel.from_pretrained(copy)(images)
+    for ours, theirs in zip(found, AutoModel.from_pretrained(onnx_package)(images), strict=True):
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
+
+
+def test_a_graph_of_another_size_is_refused(onnx_package, tmp_path):
+    change = lambda c: c["network_input"]["training_input_size"].update(width=64)  # noqa: E731
+    copy = broken(onnx_package, tmp_path, "inference_config.json", change)
+    with pytest.raises(InputError, match=r"takes pictures of \[49, 65\], but inference_config.json says \(49, 64\)"):
+        AutoModel.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 7.0, float("nan")])
+def test_confidence_is_a_probability(package, confidence):
+    with pytest.raises(InputError, match="must be a probability"):
+        AutoModel.from_pretrained(package)(pictures((8, 8)), confidence=confidence)
+
+
+def test_what_no_package_can_hold_is_refused(tiny_config, tmp_path):
+    from dataclasses import replace
+
+    four = replace(tiny_config, encoder=replace(tiny_config.encoder, in_channels=4))
+    single = replace(tiny_config, num_classes=1)
+    classes = Classes(tuple("abcde"), ((0, 0, 0),) * 5)
+    for config, named, message in [
+        (four, classes, "takes RGB pictures, but this model takes 4 channels"),
+        (tiny_config, Classes(("a",), ((0, 0, 0),)), "there are 1 class names but the model has 5 classes"),
+        (single, Classes(("background",), ((0, 0, 0),)), "`background` alone makes no package"),
+    ]:
+        model = build_model(config, rngs=nnx.Rngs(0))
+        with pytest.raises(InputError, match=message):
+            jax_backend.save(tmp_path / "p", model, named, PreprocessConfig())
+        assert not (tmp_path / "p").exists()
+
+
+def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_package, tmp_path):
+    (tmp_path / ".p-abc" / "new").mkdir(parents=True)
+    model = jax_backend.load_model(tiny_package)
+    jax_backend.save(tmp_path / "p", model, Classes(tuple("abcde"), ((0, 0, 0),) * 5), PreprocessConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_weights_of_another_architecture_are_refused(tiny_package, tmp_path):
@@ -278,6 +352,15 @@ def test_predict_passes_over_what_it_cannot_read(package, tmp_path):
     expected = model(image, confidence=0.0)[0].segmentation_map
     with Image.open(tmp_path / "out" / "03_mask.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def test_predict_does_not_write_among_its_inputs(tiny_package, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "a_mask.png").write_text("mine")
+    model = AutoModel.from_pretrained(tiny_package)
+    with pytest.raises(InputError, match="holds pictures to predict; choose another --out"):
+        predict(model, [tmp_path / "a.png"], tmp_path, 0.5, lambda *_: None)
+    assert (tmp_path / "a_mask.png").read_text() == "mine"
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tiny_package, tmp_path):

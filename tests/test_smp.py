@@ -69,7 +69,11 @@ def test_infers_other_decoders():
     assert config == presets.smp_deeplabv3plus(
         "resnet18", 3, in_channels=4, decoder_channels=64, decoder_aspp_separable=False
     )
-    smp.from_state_dict(model.state_dict(), config)
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 4)).astype(np.float32)
+    with torch.no_grad():
+        expected = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    found = nnx.jit(lambda model, images: model(images))(smp.from_state_dict(model.state_dict(), config), images)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_every_fault_is_listed_in_one_error():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import changed
@@ -31,7 +33,7 @@ from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
 from deeplab_jax.train.optim import kernels, make_schedule
 from deeplab_jax.train.step import init_state, make_eval_step, make_train_step
-from deeplab_jax.train.track import read_records
+from deeplab_jax.train.track import Tracker, read_records
 
 
 def test_cross_entropy_equals_the_definition():
@@ -151,9 +153,15 @@ def test_run_folder(tiny_experiment, tmp_path):
 
 
 def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
-    open_run(tiny_experiment, tmp_path / "run")
+    run = tmp_path / "run"
+    open_run(tiny_experiment, run)
+    (run / "package").mkdir()
     with pytest.raises(InputError, match=r"run holds a run with train\.steps=12, not 13; choose another --out"):
-        open_run(changed(tiny_experiment, steps=13), tmp_path / "run")
+        open_run(changed(tiny_experiment, steps=13), run)
+    # What has no bearing on the weights may change; so may everything before there is anything to lose.
+    open_run(changed(tiny_experiment, log_every=7), run)
+    (run / "package").rmdir()
+    open_run(changed(tiny_experiment, steps=13), run)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="other exists and holds no run"):
@@ -164,16 +172,77 @@ def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
     model = replace(tiny_experiment.model, num_classes=7)
     with pytest.raises(InputError, match="has 5 classes but the model 7; set num_classes=5"):
         train(replace(tiny_experiment, model=model), tmp_path / "run")
+    root = shutil.copytree(tiny_experiment.data.root, tmp_path / "one")
+    (root / "classes.txt").write_text("road")
+    one = replace(
+        tiny_experiment,
+        model=replace(tiny_experiment.model, num_classes=1),
+        data=replace(tiny_experiment.data, root=root),
+    )
+    with pytest.raises(InputError, match="has one class; segmentation needs two, such as background and road"):
+        train(one, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
+    """In the validation set it shows before the first step; in the training set the steps so far are kept."""
+    experiment = changed(tiny_experiment, steps=200, save_every=200, validate_every=200)
+    bad, run = np.full((48, 48), 9, np.uint8), tmp_path / "run"
+    for split in ("val", "train"):
+        root = shutil.copytree(tiny_experiment.data.root, tmp_path / split)
+        data = replace(experiment.data, root=root)
+        if split == "val":
+            Image.fromarray(bad).save(root / "masks" / split / "2.png")
+            with pytest.raises(InputError, match=r"masks/val/2\.png holds the value 9"):
+                train(replace(experiment, data=data), run)
+            assert not read_records(run)
+    steps = iter(range(1, 200))
+
+    def damage(self, step, figures):
+        if next(steps) == 3:
+            for number in range(12):
+                Image.fromarray(bad).save(root / "masks" / "train" / f"{number}.png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "train", damage)
+        with pytest.raises(InputError, match="holds the value 9"):
+            train(replace(experiment, data=data), run)
+    assert [int(path.name) >= 3 for path in (run / "checkpoints").iterdir()] == [True]
+
+
+def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path):
+    run = tmp_path / "run"
+
+    def interrupt(self, step, figures):
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(changed(tiny_experiment, save_every=100), run)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["5"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
+    """Also where the interval of the log does not divide that of the checkpoints."""
+    experiment = changed(tiny_experiment, steps=6, log_every=5, save_every=3, validate_every=6)
+    train(experiment, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / "6")
+    train(experiment, tmp_path / "broken")
+    whole, broken = ([(r["step"], r.get("loss")) for r in read_records(tmp_path / n)] for n in ("whole", "broken"))
+    assert whole == broken
 
 
 def test_checkpoints_restore_every_bit(tiny_experiment, tmp_path):
     _, state = run_steps(tiny_experiment, None, steps=2)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, {"best_miou": 0.25})
+    checkpoints.save(state, {"best_miou": 0.25, "losses": [1.5]})
     restored, figures = checkpoints.restore(init_state(tiny_experiment, make_shardings())[1])
     checkpoints.close()
-    assert figures == {"best_miou": 0.25}
+    assert figures == {"best_miou": 0.25, "losses": [1.5]}
     for old, new in zip(*(jax.tree.leaves(s) for s in (state, restored)), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -186,7 +255,7 @@ def start(experiment: Path, run: Path) -> subprocess.Popen:
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tmp_path):
     recipe = tmp_path / "tiny.py"
-    config = json.dumps(to_dict(changed(tiny_experiment, steps=40, validate_every=10, save_every=4)))
+    config = json.dumps(to_dict(changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)))
     recipe.write_text(
         "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
         f"config = from_dict(Experiment, json.loads({config!r}))\n"

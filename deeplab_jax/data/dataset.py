@@ -58,7 +58,16 @@ def _size(array: np.ndarray) -> str:
 
 def read_image(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 RGB, turned upright by its EXIF tag. Raises InputError that names the file."""
-    return np.array(ImageOps.exif_transpose(_open(path)).convert("RGB"))
+    picture = ImageOps.exif_transpose(_open(path))
+    if picture.mode.startswith("I;16"):
+        return np.repeat((np.array(picture) // 257).astype(np.uint8)[..., None], 3, -1)
+    if picture.mode in ("I", "F"):
+        raise InputError(
+            f"{path} has {picture.mode} pixels, whose range is unknown; save it with 8 or 16 bits a channel"
+        )
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return np.array(picture.convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -84,7 +93,11 @@ def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is no folder")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not images:
         raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return images

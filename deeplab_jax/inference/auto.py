@@ -39,8 +39,10 @@ class SegmentationModel:
                 pixel's most probable class.
 
         Raises:
-            InputError: for anything that is no such picture.
+            InputError: for anything that is no such picture or no probability.
         """
+        if not 0 <= confidence <= 1:
+            raise InputError(f"confidence={confidence} must be a probability, 0 to 1")
         images = [images] if isinstance(images, np.ndarray) else list(images)
         for image in images:
             check_image(image)
@@ -95,7 +97,7 @@ class AutoModel:
         if package.backend == "onnx":
             from deeplab_jax.inference.backends import onnx
 
-            return SegmentationModel(package, onnx.load(package.folder, device, providers))
+            return SegmentationModel(package, onnx.load(package, device, providers))
         from deeplab_jax.inference.backends import jax
 
-        return SegmentationModel(package, jax.load(package.folder, device))
+        return SegmentationModel(package, jax.load(package, device))

@@ -54,7 +54,8 @@ def postprocess(
     """
     planes = crop_padding(logits, spot, input_size)
     if len(planes) == 1:
-        ids, confidence = np.zeros(image_size, np.int64), 1 / (1 + np.exp(-resize_plane(planes[0], image_size)))
+        ids = np.zeros(image_size, np.int64)
+        confidence = 0.5 + 0.5 * np.tanh(0.5 * resize_plane(planes[0], image_size))  # the sigmoid, without overflow
     else:
         ids, confidence = softmax_maximum(resize_plane(plane, image_size) for plane in planes)
     if len(planes) == class_count - 1:

@@ -10,6 +10,7 @@ It is the folder format of the shared inference API, plus the keys and files tha
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ def with_background(classes: Classes) -> Classes:
 
     Its model then has one logit fewer than the package has classes.
     """
-    if has_background(classes.names):
-        return classes
-    return Classes(("background", *classes.names), ((0, 0, 0), *classes.palette))
+    if not has_background(classes.names):
+        classes = Classes(("background", *classes.names), ((0, 0, 0), *classes.palette))
+    if len(classes) < 2:
+        raise InputError("`background` alone makes no package; name at least one more class")
+    return classes
 
 
 def has_background(names: Sequence[str]) -> bool:
@@ -60,11 +63,11 @@ def write_package(
 ) -> None:
     """Writes a package beside its place and then moves it there: a package is whole or absent.
 
-    Raises:
-        InputError: where `folder` holds something that is not a package.
+    An older package there is replaced; see `check_vacant`.
     """
-    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_killed_run in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
@@ -82,14 +85,10 @@ def write_package(
         new.rename(folder)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raises InputError unless a package may be put there: nothing, an empty folder or an older package."""
-    if folder.exists() and not (folder / "model_config.json").is_file() and not _is_empty_folder(folder):
-        raise InputError(f"{folder} exists and is not a package; choose another --out")
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def check_vacant(folder: Path) -> None:
+    """Raises InputError where something is already there."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} exists; remove it or choose another --out")
 
 
 def read_package(folder: Path) -> Package:
@@ -108,10 +107,24 @@ def read_package(folder: Path) -> Package:
     path = folder / "inference_config.json"
     inference = read_json(path)
     preprocess = _preprocess(path, _key(path, inference, "network_input", dict))
-    limits = inference.get("forward_pass") or {}
+    check_supported(path, inference)
+    limits = from_dict(dict, inference.get("forward_pass") or {}, f"{path}: forward_pass")
     max_batch = limits.get("static_batch_size") or limits.get("max_dynamic_batch_size") or MAX_BATCH
+    if from_dict(int, max_batch, f"{path}: batch size") < 1:
+        raise InputError(f"{path}: batch size {max_batch} must be at least 1")
     classes = _classes(folder / "class_names.txt", path, inference.get("palette"))
-    return Package(folder, backend, classes, preprocess, from_dict(int, max_batch, f"{path}: batch size"))
+    return Package(folder, backend, classes, preprocess, max_batch)
+
+
+def check_supported(path: Path, inference: dict[str, Any]) -> None:
+    """Raises InputError for steps that would change the result and that we do not do."""
+    steps = [k for k, v in (inference.get("image_pre_processing") or {}).items() if v and v.get("enabled", True)]
+    steps = [step for step in steps if step != "auto-orient"]  # concerns files; we are given pixels
+    if steps:
+        raise InputError(f"{path}: image_pre_processing {', '.join(steps)} is not supported")
+    post_processing = inference.get("post_processing") or {"type": "softmax"}
+    if post_processing.get("fused") or post_processing.get("type") != "softmax":
+        raise InputError(f"{path}: post_processing must be an unfused softmax, not {post_processing!r}")
 
 
 def _inference_config(classes: Classes, preprocess: PreprocessConfig) -> dict[str, Any]:
@@ -154,7 +167,10 @@ def _preprocess(path: Path, network_input: dict[str, Any]) -> PreprocessConfig:
 
 
 def _classes(names_path: Path, config_path: Path, palette: Any) -> Classes:
-    names = tuple(line.strip() for line in names_path.read_text().splitlines() if line.strip())
+    try:
+        names = tuple(line.strip() for line in names_path.read_text("utf-8-sig").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{names_path} is not a readable UTF-8 text file: {error}") from None
     if len(names) < 2 or not has_background(names):
         raise InputError(f"{names_path} must list `background` and at least one more class, one name a line")
     if palette is None:

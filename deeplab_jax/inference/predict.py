@@ -31,8 +31,11 @@ def predict(
 ) -> int:
     """Writes `NAME_overlay.png` and `NAME_mask.png` into `out` for every picture.
 
-    A picture that cannot be read is reported and passed over. Returns how many were.
+    A picture that cannot be read is reported and passed over. Returns how many were. Raises InputError where `out` is
+    a folder that the pictures come from.
     """
+    if any(path.parent.resolve() == out.resolve() for path in pictures):
+        raise InputError(f"{out} holds pictures to predict; choose another --out, lest a file be overwritten")
     classes = Classes(tuple(model.class_names), model.palette)
     out.mkdir(parents=True, exist_ok=True)
     unreadable, taken = 0, set()

@@ -20,11 +20,6 @@ def encoder_config(encoder: str, output_stride: int, in_channels: int) -> Encode
     return EncoderConfig(blocks, bottleneck, output_stride, "whole-stage", in_channels)
 
 
-def encoder_name(config: EncoderConfig) -> str:
-    """The name under which `encoder_config` made it."""
-    return next(name for name, known in RESNETS.items() if known == (config.blocks, config.bottleneck))
-
-
 def smp_deeplabv3(
     encoder: str = "resnet34",
     classes: int = 1,

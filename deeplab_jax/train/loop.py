@@ -1,5 +1,10 @@
 """The training loop, and what surrounds it: the run folder, resuming, and the best weights as a package."""
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -27,10 +32,14 @@ def train(config: Experiment, out: Path) -> float:
         InputError: for data or settings that cannot be used, or an `out` that holds another run.
     """
     # ---------------------------------------------------------------- data
-    data, steps = config.data, config.train.steps
+    data, steps, batch_size = config.data, config.train.steps, config.train.batch_size
     train_set = open_dataset(data.root, data.format, "train")
     val_set = open_dataset(data.root, data.format, "val")
     classes = train_set.classes
+    if len(classes) < 2:
+        raise InputError(
+            f"{data.root} has one class; segmentation needs two, such as background and {classes.names[0]}"
+        )
     if len(classes) != config.model.num_classes:
         raise InputError(
             f"{data.root} has {len(classes)} classes but the model {config.model.num_classes}; "
@@ -39,7 +48,7 @@ def train(config: Experiment, out: Path) -> float:
 
     # ---------------------------------------------------------------- model and state
     shardings = make_shardings()
-    check_batch_size(config.train.batch_size, shardings)
+    check_batch_size(batch_size, shardings)
     open_run(config, out)
     graph, state = init_state(config, shardings)
     train_step = make_train_step(config, graph, shardings)
@@ -47,41 +56,51 @@ def train(config: Experiment, out: Path) -> float:
 
     # ---------------------------------------------------------------- resume
     checkpoints = Checkpoints(out / "checkpoints")
-    start, best = 0, -1.0
+    start, best, losses = 0, -1.0, []
     if restored := checkpoints.restore(state):
         state, figures = restored
-        start, best = int(state.step), figures["best_miou"]
+        start, best, losses = int(state.step), figures["best_miou"], figures["losses"]
+    else:
+        for _ in eval_batches(val_set, config.preprocess, batch_size, data.threads):
+            pass  # a file that cannot be used shows now, not at the first validation
+
+    def save() -> None:
+        losses[:] = map(float, losses)
+        checkpoints.save(state, {"best_miou": best, "losses": losses})
 
     def validate() -> Scores:
         confusion = np.zeros((len(classes), len(classes)), np.int64)
-        for batch in eval_batches(val_set, config.preprocess, config.train.batch_size, data.threads):
+        for batch in eval_batches(val_set, config.preprocess, batch_size, data.threads):
             confusion += np.asarray(eval_step(state, put(batch, shardings)))
         return scores(confusion, classes.names, len(val_set))
 
     # ---------------------------------------------------------------- train
-    batches = train_batches(
-        train_set, config.preprocess, config.train.batch_size, start, steps, config.train.seed, data.threads
-    )
-    losses = []
-    with Tracker(out, start, steps, config.train.batch_size) as track:
+    batches = train_batches(train_set, config.preprocess, batch_size, start, steps, config.train.seed, data.threads)
+    with Tracker(out, start, steps, batch_size) as track, caught_interrupt() as interrupted:
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         if start:
             track.say(f"going on after step {start}")
-        for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
-            state, metrics = train_step(state, put(batch, shardings))
-            losses.append(metrics["loss"])
-            if due(step, config.train.log_every, steps):
-                track.train(step, {"loss": float(np.mean(losses))})
-                losses.clear()
-            if due(step, config.train.validate_every, steps):
-                result = validate()
-                track.validate(step, result)
-                if result.miou > best:
-                    best = result.miou
-                    jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
-            if due(step, config.train.save_every, steps):
-                checkpoints.save(state, {"best_miou": best})
+        try:
+            for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
+                state, metrics = train_step(state, put(batch, shardings))
+                losses.append(metrics["loss"])
+                if due(step, config.train.log_every, steps):
+                    track.train(step, {"loss": float(np.mean(losses))})
+                    losses.clear()
+                if due(step, config.train.validate_every, steps):
+                    result = validate()
+                    track.validate(step, result)
+                    if result.miou > best:
+                        best = result.miou
+                        jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
+                if due(step, config.train.save_every, steps) or interrupted():
+                    save()
+                if interrupted():
+                    raise KeyboardInterrupt
+        except InputError:  # a training picture that cannot be used; the steps so far are kept
+            save()
+            raise
     checkpoints.close()
     return best
 
@@ -91,25 +110,43 @@ def due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
+@contextmanager
+def caught_interrupt() -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C only makes the yielded function true: the step at hand is finished and saved first."""
+    caught = []
+    before = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+    try:
+        yield lambda: bool(caught)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
+
+
 def open_run(config: Experiment, out: Path) -> None:
     """Makes the run folder, or checks that the run in it is this one. Raises InputError that names the difference."""
     path = out / "config.json"
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} exists and holds no run; choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        save_json(config, path)
-        return
-    before = load_json(Experiment, path)
-    if before != config:
-        raise InputError(f"{out} holds a run with {difference(to_dict(before), to_dict(config))}; choose another --out")
+    if not path.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and holds no run; choose another --out")
+    if path.exists() and (any((out / "checkpoints").glob("*")) or (out / "package").exists()):
+        before, now = (to_dict(what_decides(c)) for c in (load_json(Experiment, path), config))
+        if before != now:
+            raise InputError(f"{out} holds a run with {difference(before, now)}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    save_json(config, path)
+
+
+def what_decides(config: Experiment) -> Experiment:
+    """The experiment without what has no bearing on its weights, and so may change when a run goes on."""
+    data = replace(config.data, root=Path(), threads=1)
+    return replace(config, data=data, train=replace(config.train, log_every=1, save_every=1))
 
 
 def difference(before: dict, now: dict, prefix: str = "") -> str:
     """The first field that differs, as `train.steps=600, not 700`."""
-    for name in now:
-        if before[name] != now[name]:
-            if isinstance(before[name], dict) and isinstance(now[name], dict):
-                return difference(before[name], now[name], f"{prefix}{name}.")
-            return f"{prefix}{name}={before[name]}, not {now[name]}"
-    raise AssertionError("the two are equal")
+    name = next(name for name in now if before[name] != now[name])
+    if isinstance(before[name], dict) and isinstance(now[name], dict):
+        return difference(before[name], now[name], f"{prefix}{name}.")
+    return f"{prefix}{name}={before[name]}, not {now[name]}"

@@ -18,7 +18,9 @@ class Tracker:
     def __init__(self, folder: Path, start: int, steps: int, batch_size: int):
         self._folder, self._steps, self._batch_size = folder, steps, batch_size
         self._records = [record for record in read_records(folder) if record["step"] <= start]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self._records))
+        kept = folder / "metrics.jsonl.new"
+        kept.write_text("".join(json.dumps(record) + "\n" for record in self._records))
+        kept.replace(folder / "metrics.jsonl")
         self._events = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -42,7 +44,7 @@ class Tracker:
         self._events.close()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def train(self, step: int, figures: dict[str, float]) -> None:
         """Figures of the step just done, with the rate since the last call."""

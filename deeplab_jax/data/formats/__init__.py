@@ -14,5 +14,5 @@ def open_dataset(root: Path, format: str, split: str) -> Dataset:
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
     if not root.is_dir():
-        raise InputError(f"the data folder {root} does not exist; give its place with --data.root")
+        raise InputError(f"the data folder {root} does not exist or is no folder; give its place with --data.root")
     return FORMATS[format](root, split)

@@ -13,17 +13,17 @@ from safetensors.numpy import save_file
 from deeplab_jax.config import ModelConfig, PreprocessConfig, load_json, save_json
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.package import with_background, write_package
+from deeplab_jax.inference.package import Package, with_background, write_package
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import from_arrays, to_arrays
 
 
-def load(folder: Path, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
+def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
         where = jax.devices("gpu" if device == "cuda" else device)[0]
     except RuntimeError:
         raise InputError(f"JAX here has no device {device!r}; it has {jax.default_backend()!r}") from None
-    graph, state = nnx.split(load_model(folder))
+    graph, state = nnx.split(load_model(package.folder))
     state = jax.device_put(state, where)
 
     @jax.jit
@@ -56,9 +56,14 @@ def load_model(folder: Path) -> DeepLab:
 
 
 def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessConfig) -> None:
-    """Writes a JAX package; `classes` are those of the model's logits. Raises InputError where counts differ."""
+    """Writes a JAX package; `classes` are those of the model's logits. Raises InputError where they do not fit."""
     if len(classes) != model.config.num_classes:
         raise InputError(f"there are {len(classes)} class names but the model has {model.config.num_classes} classes")
+
+    if model.config.encoder.in_channels != 3:
+        raise InputError(
+            f"a package takes RGB pictures, but this model takes {model.config.encoder.in_channels} channels"
+        )
 
     def write_weights(folder: Path) -> None:
         save_json(model.config, folder / "architecture.json")

@@ -99,7 +99,8 @@ def train(config: Experiment, out: Path) -> float:
                 if interrupted():
                     raise KeyboardInterrupt
         except InputError:  # a training picture that cannot be used; the steps so far are kept
-            save()
+            if int(state.step) > start:
+                save()
             raise
     checkpoints.close()
     return best
@@ -112,12 +113,18 @@ def due(step: int, every: int, steps: int) -> bool:
 
 @contextmanager
 def caught_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C only makes the yielded function true: the step at hand is finished and saved first."""
+    """Inside, a first Ctrl-C only makes the yielded function true, so that the step at hand is finished and saved."""
     caught = []
     before = signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def catch(*_) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(True)
+
     if in_main_thread:
-        signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+        signal.signal(signal.SIGINT, catch)
     try:
         yield lambda: bool(caught)
     finally:

@@ -95,9 +95,14 @@ def enlarge(image: np.ndarray, factor: int = 3) -> Image.Image:
 
 def write_report(out: Path, results: dict[str, Scores], overlays: list[Path]) -> None:
     """report.html, with the figures of every engine, the curve and the overlays."""
-    figures = [{"mIoU": r.miou, "pixel accuracy": r.pixel_accuracy, **r.per_class_iou} for r in results.values()]
+    figures = [
+        {"mIoU": r.miou, "pixel accuracy": r.pixel_accuracy} | {f"IoU of {n}": v for n, v in r.per_class_iou.items()}
+        for r in results.values()
+    ]
     cells = "".join(
-        f"<tr><td>{html.escape(label)}</td>{''.join(f'<td>{row[label]:.4f}</td>' for row in figures)}</tr>"
+        f"<tr><td>{html.escape(label)}</td>"
+        + "".join("<td>-</td>" if row[label] is None else f"<td>{row[label]:.4f}</td>" for row in figures)
+        + "</tr>"
         for label in figures[0]
     )
     pictures = "".join(f'<img src="{path.relative_to(out).as_posix()}" alt="{path.stem}">' for path in overlays)

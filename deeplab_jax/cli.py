@@ -49,6 +49,10 @@ def demo(out: Path = Path("deeplab-demo")) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train EXPERIMENT.py; run again with the same --out to go on after an interruption."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        return say(
+            "usage: deeplab train EXPERIMENT.py [--out RUN] [--train.steps N] ...; EXPERIMENT.py --help lists all"
+        )
     if not arguments or arguments[0].startswith("-"):
         raise InputError("name an experiment: deeplab train EXPERIMENT.py [--help]")
     experiment = Path(arguments[0])
@@ -207,14 +211,17 @@ def load_experiment(path: Path) -> Experiment:
     """The `config` of a Python file. Raises InputError where it has none."""
     if not path.is_file():
         raise InputError(f"the experiment {path} does not exist or is no file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"deeplab_experiment_{path.stem}"  # an experiment called jax.py must not stand in for jax
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"the experiment {path} is not a Python file (.py)")
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+        ]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
         raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
     config = getattr(module, "config", None)

@@ -5,6 +5,7 @@ This file imports the standard library alone: an exported package is described w
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -23,6 +24,12 @@ DilationRule = Literal["whole-stage", "after-first-block"]
 def check(fits: bool, message: str) -> None:
     if not fits:
         raise InputError(message)
+
+
+def check_finite(config: Any) -> None:
+    for name, value in vars(config).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        check(all(math.isfinite(n) for n in numbers if isinstance(n, float)), f"{name}={value} must be finite")
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class PreprocessConfig:
     padding_value: int = 127  # grey level 0..255 around a letterboxed picture
 
     def __post_init__(self):
+        check_finite(self)
         check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
         check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
         check(0 <= self.padding_value <= 255, f"padding_value={self.padding_value} must be 0 to 255")
@@ -126,6 +134,7 @@ class AugmentConfig:
     saturation: float = 0.2  # likewise
 
     def __post_init__(self):
+        check_finite(self)
         check(all(side >= 1 for side in self.crop), f"crop={self.crop} must be at least 1 pixel a side")
         check(0 < self.scale[0] <= self.scale[1], f"scale={self.scale} must be (smallest, largest), above 0")
         for name in ("flip", "brightness", "contrast", "saturation"):
@@ -152,7 +161,11 @@ class TrainConfig:
             self.batch_size >= 2,
             f"batch_size={self.batch_size} must be at least 2: BatchNorm of a single pooled value gives nothing",
         )
-        check(self.seed >= 0, f"seed={self.seed} must not be negative")
+        check_finite(self)
+        check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
+        check(0 <= self.momentum < 1, f"momentum={self.momentum} must be 0 to below 1")
+        for name in ("poly_power", "weight_decay", "seed"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -217,7 +230,10 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
 
 
 def save_json(config: Any, path: Path) -> None:
-    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    """Writes it beside its place first, so that a kill leaves the old file or the new one."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    new.replace(path)
 
 
 def load_json(kind: Any, path: Path) -> Any:

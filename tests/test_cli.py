@@ -140,13 +140,16 @@ def test_one_clear_line_and_exit_code_1(deeplab, tmp_path, monkeypatch, argument
     [
         ("x = 1\ny = (", "line 2: SyntaxError"),
         ("x = 1\nfrom deeplab_jax.config import Experiment\nExperiment(modle=1)", "line 3: TypeError"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit"),
         ("config = 3", "must set `config` to a deeplab_jax.config.Experiment"),
     ],
 )
-def test_experiments_with_faults(deeplab, tmp_path, text, message):
-    (tmp_path / "e.py").write_text(text)
-    code, _, errors = deeplab("train", tmp_path / "e.py")
+def test_experiments_with_faults(deeplab, tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jax.py").write_text(text)  # a name that must not stand in for the library
+    code, _, errors = deeplab("train", "jax.py")
     assert code == 1
+    assert hasattr(sys.modules["jax"], "jit")
     assert message in errors
     assert errors.count("\n") == 1
 

@@ -162,6 +162,10 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
     open_run(changed(tiny_experiment, log_every=7), run)
     (run / "package").rmdir()
     open_run(changed(tiny_experiment, steps=13), run)
+    (run / "config.json").write_text('{"architectures": ["Mine"]}')
+    with pytest.raises(InputError, match="run exists and holds no run"):
+        open_run(tiny_experiment, run)
+    assert "Mine" in (run / "config.json").read_text()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="other exists and holds no run"):
@@ -196,6 +200,16 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
             with pytest.raises(InputError, match=r"masks/val/2\.png holds the value 9"):
                 train(replace(experiment, data=data), run)
             assert not read_records(run)
+    # Damaged between two runs, the validation set stops the second before it does a step or marks one as done.
+    train(changed(tiny_experiment, steps=2, save_every=2, validate_every=2), tmp_path / "resumed")
+    assert (tmp_path / "resumed" / "package").is_dir()
+    broken = replace(changed(tiny_experiment, steps=2, save_every=2, validate_every=2), data=data)
+    Image.fromarray(bad).save(root / "masks" / "val" / "2.png")
+    with pytest.raises(InputError, match=r"masks/val/2\.png holds the value 9"):
+        train(broken, tmp_path / "resumed")
+    assert [path.name for path in (tmp_path / "resumed" / "checkpoints").iterdir()] == ["2"]
+    shutil.copy(tiny_experiment.data.root / "masks" / "val" / "2.png", root / "masks" / "val" / "2.png")
+
     steps = iter(range(1, 200))
 
     def damage(self, step, figures):
@@ -208,6 +222,37 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
         with pytest.raises(InputError, match="holds the value 9"):
             train(replace(experiment, data=data), run)
     assert [int(path.name) >= 3 for path in (run / "checkpoints").iterdir()] == [True]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
+    experiment = changed(tiny_experiment, learning_rate=1e30, steps=12, log_every=4, save_every=12, validate_every=12)
+    with pytest.raises(InputError, match=r"the loss is not finite by step 4; lower train\.learning_rate"):
+        train(experiment, tmp_path / "run")
+    assert not (tmp_path / "run" / "package").exists()
+
+
+def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment, tmp_path):
+    open_run(tiny_experiment, tmp_path)
+    (tmp_path / ".deeplab-partial-abc" / "new").mkdir(parents=True)
+    open_run(tiny_experiment, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"steps": 0},
+        {"batch_size": 1},
+        {"learning_rate": float("nan")},
+        {"momentum": 1.0},
+        {"seed": -1},
+        {"log_every": 0},
+    ],
+)
+def test_settings_that_cannot_be_are_named(fields):
+    (name,) = fields
+    with pytest.raises(InputError, match=f"{name}={fields[name]} must"):
+        TrainConfig(**fields)
 
 
 def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path):

@@ -10,7 +10,6 @@ It is the folder format of the shared inference API, plus the keys and files tha
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from deeplab_jax.errors import InputError
 
 WEIGHT_FILES = {"jax": ("architecture.json", "weights.safetensors"), "onnx": ("weights.onnx",)}
 MAX_BATCH = 8  # pictures in one forward pass
+PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
 
 
 def with_background(classes: Classes) -> Classes:
@@ -66,9 +66,7 @@ def write_package(
     An older package there is replaced; see `check_vacant`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_killed_run in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
         write_weights(new)
@@ -87,6 +85,8 @@ def write_package(
 
 def check_vacant(folder: Path) -> None:
     """Raises InputError where something is already there."""
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder} is the folder you are in; choose an --out below it")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists; remove it or choose another --out")
 
@@ -118,11 +118,13 @@ def read_package(folder: Path) -> Package:
 
 def check_supported(path: Path, inference: dict[str, Any]) -> None:
     """Raises InputError for steps that would change the result and that we do not do."""
-    steps = [k for k, v in (inference.get("image_pre_processing") or {}).items() if v and v.get("enabled", True)]
-    steps = [step for step in steps if step != "auto-orient"]  # concerns files; we are given pixels
-    if steps:
-        raise InputError(f"{path}: image_pre_processing {', '.join(steps)} is not supported")
+    pre_processing = from_dict(dict, inference.get("image_pre_processing") or {}, f"{path}: image_pre_processing")
+    for step, settings in pre_processing.items():
+        enabled = settings.get("enabled", True) if isinstance(settings, dict) else settings
+        if enabled and step != "auto-orient":  # which concerns files; we are given pixels
+            raise InputError(f"{path}: image_pre_processing {step} is not supported")
     post_processing = inference.get("post_processing") or {"type": "softmax"}
+    post_processing = from_dict(dict, post_processing, f"{path}: post_processing")
     if post_processing.get("fused") or post_processing.get("type") != "softmax":
         raise InputError(f"{path}: post_processing must be an unfused softmax, not {post_processing!r}")
 
@@ -176,6 +178,8 @@ def _classes(names_path: Path, config_path: Path, palette: Any) -> Classes:
     if palette is None:
         return Classes(names, default_palette(len(names)))
     colours = from_dict(tuple[Colour, ...], palette, f"{config_path}: palette")
+    if not all(0 <= channel <= 255 for colour in colours for channel in colour):
+        raise InputError(f"{config_path}: palette must hold values from 0 to 255")
     if len(colours) != len(names):
         raise InputError(f"{config_path}: palette has {len(colours)} colours for {len(names)} classes")
     return Classes(names, colours)

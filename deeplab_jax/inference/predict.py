@@ -49,8 +49,11 @@ def predict(
         result = model(np.ascontiguousarray(image[..., ::-1]), confidence=confidence)[0]
         ids = result.segmentation_map.numpy()
         name = unused_name(path.stem, taken)
-        overlay(image, ids, classes).save(out / f"{name}_overlay.png")
-        mask_picture(ids, classes).save(out / f"{name}_mask.png")
+        try:
+            overlay(image, ids, classes).save(out / f"{name}_overlay.png")
+            mask_picture(ids, classes).save(out / f"{name}_mask.png")
+        except OSError as error:
+            raise InputError(f"the pictures of {path} cannot be written into {out}: {error}") from None
         report(path, None)
     return unreadable
 

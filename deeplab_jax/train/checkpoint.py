@@ -1,5 +1,6 @@
 """Checkpoints of a run. The only file that imports Orbax."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
+        for left_by_a_killed_run in folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left_by_a_killed_run)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 

@@ -1,5 +1,6 @@
 """The training loop, and what surrounds it: the run folder, resuming, and the best weights as a package."""
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.metrics import Scores, scores
 from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import PARTIAL
 from deeplab_jax.train.checkpoint import Checkpoints
 from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
 from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step
@@ -60,9 +62,8 @@ def train(config: Experiment, out: Path) -> float:
     if restored := checkpoints.restore(state):
         state, figures = restored
         start, best, losses = int(state.step), figures["best_miou"], figures["losses"]
-    else:
-        for _ in eval_batches(val_set, config.preprocess, batch_size, data.threads):
-            pass  # a file that cannot be used shows now, not at the first validation
+    for _ in eval_batches(val_set, config.preprocess, batch_size, data.threads):
+        pass  # a file that cannot be used shows now, not at the first validation
 
     def save() -> None:
         losses[:] = map(float, losses)
@@ -76,15 +77,19 @@ def train(config: Experiment, out: Path) -> float:
 
     # ---------------------------------------------------------------- train
     batches = train_batches(train_set, config.preprocess, batch_size, start, steps, config.train.seed, data.threads)
+    intervals = (config.train.log_every, config.train.validate_every, config.train.save_every)
     with Tracker(out, start, steps, batch_size) as track, caught_interrupt() as interrupted:
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         if start:
             track.say(f"going on after step {start}")
+        done = start
         try:
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
                 state, metrics = train_step(state, put(batch, shardings))
                 losses.append(metrics["loss"])
+                if any(due(step, every, steps) for every in intervals) and not np.isfinite(losses).all():
+                    raise InputError(f"the loss is not finite by step {step}; lower train.learning_rate")
                 if due(step, config.train.log_every, steps):
                     track.train(step, {"loss": float(np.mean(losses))})
                     losses.clear()
@@ -98,8 +103,9 @@ def train(config: Experiment, out: Path) -> float:
                     save()
                 if interrupted():
                     raise KeyboardInterrupt
-        except InputError:  # a training picture that cannot be used; the steps so far are kept
-            if int(state.step) > start:
+                done = step
+        except InputError:
+            if start < done == int(state.step):  # a training picture that cannot be used: the steps so far are kept
                 save()
             raise
     checkpoints.close()
@@ -122,6 +128,7 @@ def caught_interrupt() -> Iterator[Callable[[], bool]]:
         if caught:
             raise KeyboardInterrupt
         caught.append(True)
+        print("\nfinishing this step and saving; Ctrl-C again leaves at once", flush=True)
 
     if in_main_thread:
         signal.signal(signal.SIGINT, catch)
@@ -135,13 +142,21 @@ def caught_interrupt() -> Iterator[Callable[[], bool]]:
 def open_run(config: Experiment, out: Path) -> None:
     """Makes the run folder, or checks that the run in it is this one. Raises InputError that names the difference."""
     path = out / "config.json"
-    if not path.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and holds no run; choose another --out")
-    if path.exists() and (any((out / "checkpoints").glob("*")) or (out / "package").exists()):
-        before, now = (to_dict(what_decides(c)) for c in (load_json(Experiment, path), config))
-        if before != now:
+    no_run = InputError(f"{out} exists and holds no run; choose another --out")
+    if path.exists():
+        try:
+            before = load_json(Experiment, path)
+        except InputError:
+            raise no_run from None
+        begun = (out / "package").exists() or any((out / "checkpoints").glob("*"))
+        before, now = to_dict(what_decides(before)), to_dict(what_decides(config))
+        if begun and before != now:
             raise InputError(f"{out} holds a run with {difference(before, now)}; choose another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise no_run
     out.mkdir(parents=True, exist_ok=True)
+    for left_by_a_killed_run in out.glob(f"{PARTIAL}*"):
+        shutil.rmtree(left_by_a_killed_run)
     save_json(config, path)
 
 

@@ -23,7 +23,7 @@ except RuntimeError:  # a torchvision built for CUDA beside a CPU-only torch lac
     for operator in ("nms", "qnms"):
         torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-import inference_models
+import inference_models  # pyright: ignore[reportMissingImports]
 
 package, *pictures = sys.argv[1:]
 theirs = inference_models.AutoModel.from_pretrained(

@@ -16,6 +16,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(["deeplab_jax", "converters"], "beartype.beartype")
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -130,3 +131,24 @@ def randomise_statistics(model, seed: int = 0):
 def changed(experiment: Experiment, **fields) -> Experiment:
     """The experiment with other fields of `train`."""
     return replace(experiment, train=replace(experiment.train, **fields))
+
+
+@pytest.fixture(scope="session")
+def onnx_package(tiny_package, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packages") / "onnx"
+    from converters.onnx import export
+
+    export(tiny_package, folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["jax", "onnx"])
+def package(request, tiny_package, onnx_package):
+    return {"jax": tiny_package, "onnx": onnx_package}[request.param]
+
+
+def pictures(*sizes):
+    rng = np.random.default_rng(0)
+    return [
+        cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC) for h, w in sizes
+    ]

@@ -1,0 +1,145 @@
+"""The package folder: what it holds, what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from conftest import pictures
+from deeplab_jax import AutoModel
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import read_package, with_background
+from deeplab_jax.models import build_model
+from deeplab_jax.models.weights import to_arrays
+
+
+def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_path):
+    classes = with_background(Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
+    assert classes == Classes(("background", "a", "b"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
+    model = jax_backend.load_model(tiny_package)
+    names = tuple("abcde")
+    jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
+    found = AutoModel.from_pretrained(tmp_path / "p")
+    image = pictures((49, 65))[0]
+    expected = AutoModel.from_pretrained(tiny_package)(image, confidence=0.0)[0]
+    assert found.class_names == ["background", *names]
+    np.testing.assert_array_equal(found(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
+
+
+def test_weights_come_back_bit_by_bit(tiny_package):
+    from safetensors.numpy import load_file
+
+    saved = load_file(tiny_package / "weights.safetensors")
+    loaded = to_arrays(jax_backend.load_model(tiny_package))
+    assert saved.keys() == loaded.keys()
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, loaded[name])
+
+
+@pytest.mark.parametrize("name", ["model_config.json", "class_names.txt", "inference_config.json", "weights"])
+def test_a_missing_file_is_named(package, tmp_path, name):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    path = next(path for path in copy.iterdir() if path.name.startswith(name))
+    path.unlink()
+    with pytest.raises(InputError, match=path.name) as error:
+        AutoModel.from_pretrained(copy)
+    assert "missing" in str(error.value)
+
+
+def broken(package, tmp_path, file, change):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    config = json.loads((copy / file).read_text())
+    change(config)
+    (copy / file).write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("model_config.json", lambda c: c.update(backend_type="trt"), "backend_type 'trt' cannot be run"),
+        ("model_config.json", lambda c: c.pop("backend_type"), "the key 'backend_type' is missing"),
+        ("inference_config.json", lambda c: c.pop("network_input"), "the key 'network_input' is missing"),
+        ("inference_config.json", lambda c: c["network_input"].update(resize_mode="tile"), "must be one of"),
+        ("inference_config.json", lambda c: c["network_input"].update(color_mode="bgr"), "color_mode must be 'rgb'"),
+        ("inference_config.json", lambda c: c["network_input"]["training_input_size"].update(width="w"), "type int"),
+        ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colours for 5 classes"),
+        ("inference_config.json", lambda c: c["network_input"].update(normalization=[[0], [1]]), "list of 3 values"),
+        (
+            "inference_config.json",
+            lambda c: (
+                c["network_input"]["normalization"].reverse()
+                or c["network_input"]["normalization"].__setitem__(1, [0, 1, 1])
+            ),
+            "must be positive",
+        ),
+        ("inference_config.json", lambda c: c.update(forward_pass=[8]), "forward_pass: must be of type dict"),
+        ("inference_config.json", lambda c: c["forward_pass"].update(max_dynamic_batch_size=-1), "must be at least 1"),
+        (
+            "inference_config.json",
+            lambda c: c.update(post_processing="softmax"),
+            "post_processing: must be of type dict",
+        ),
+        ("inference_config.json", lambda c: c.update(image_pre_processing=["x"]), "must be of type dict"),
+        ("inference_config.json", lambda c: c["palette"].__setitem__(0, [999, 0, 0]), "must hold values from 0 to 255"),
+        (
+            "inference_config.json",
+            lambda c: c["network_input"]["normalization"][0].__setitem__(0, float("nan")),
+            "finite",
+        ),
+        ("inference_config.json", lambda c: c["post_processing"].update(fused=True), "must be an unfused softmax"),
+        (
+            "inference_config.json",
+            lambda c: c.update(image_pre_processing={"grayscale": {"enabled": True}}),
+            "image_pre_processing grayscale is not supported",
+        ),
+    ],
+)
+def test_wrong_values_are_named(tiny_package, tmp_path, file, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_package(broken(tiny_package, tmp_path, file, change))
+    assert file in str(error.value)
+
+
+def test_a_graph_of_another_size_is_refused(onnx_package, tmp_path):
+    change = lambda c: c["network_input"]["training_input_size"].update(width=64)  # noqa: E731
+    copy = broken(onnx_package, tmp_path, "inference_config.json", change)
+    with pytest.raises(InputError, match=r"takes pictures of \[49, 65\], but inference_config.json says \(49, 64\)"):
+        AutoModel.from_pretrained(copy)
+
+
+def test_what_no_package_can_hold_is_refused(tiny_config, tmp_path):
+    from dataclasses import replace
+
+    four = replace(tiny_config, encoder=replace(tiny_config.encoder, in_channels=4))
+    single = replace(tiny_config, num_classes=1)
+    classes = Classes(tuple("abcde"), ((0, 0, 0),) * 5)
+    for config, named, message in [
+        (four, classes, "takes RGB pictures, but this model takes 4 channels"),
+        (tiny_config, Classes(("a",), ((0, 0, 0),)), "there are 1 class names but the model has 5 classes"),
+        (single, Classes(("background",), ((0, 0, 0),)), "`background` alone makes no package"),
+    ]:
+        model = build_model(config, rngs=nnx.Rngs(0))
+        with pytest.raises(InputError, match=message):
+            jax_backend.save(tmp_path / "p", model, named, PreprocessConfig())
+        assert not (tmp_path / "p").exists()
+
+
+def test_weights_of_another_architecture_are_refused(tiny_package, tmp_path):
+    copy = broken(tiny_package, tmp_path, "architecture.json", lambda c: c.update(num_classes=4))
+    with pytest.raises(InputError, match=r"weights.safetensors: the weights do not fit the model .* 2 misshapen"):
+        AutoModel.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff" * 64])
+def test_damaged_weights_are_refused(package, tmp_path, content):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    path = next(path for path in copy.iterdir() if path.name.startswith("weights"))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=path.name):
+        AutoModel.from_pretrained(copy)

@@ -37,10 +37,10 @@ def _read_torch(path: Path) -> Any:
         raise InputError(f"reading {path} needs PyTorch; install it with: pip install 'deeplab_jax[port]'") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the format under it raised
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception:  # torch.load raises whatever the format under it raised, and advises to run what is in the file
         raise InputError(
-            f"{path} is not a PyTorch file of weights alone ({reason}); save model.state_dict() and convert that"
+            f"{path} is no PyTorch file of weights alone: it is damaged, something else, or holds pickled objects, "
+            "which are never run; save model.state_dict() and convert that"
         ) from None
 
 

@@ -122,4 +122,5 @@ def test_files_that_hold_no_weights_are_refused_and_never_run(tmp_path):
         with pytest.raises(InputError, match=name) as error:
             read_weights(tmp_path / name)
         assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)
     assert not ran.exists()

@@ -1,97 +1,144 @@
 """One engine for every weight converter: a table of module names, applied in both directions.
 
-A rule pairs a module of ours with a module of theirs. `{name}` stands for one path element and `{name+1}` for the
-number that follows it:
+A rule pairs a module of ours with a module of theirs. `{name}` stands for one path element and `{name+2}` for the
+number that lies 2 after it:
 
     ("aspp.atrous.{i}.conv", "decoder.aspp.0.convs.{i+1}.0")
 
 The first rule that matches a module of the model names it; what its parameters are called there, and how their axes
-lie, follows from the kind of module alone. Both directions come from that one list of names, so every tensor is mapped
-exactly once or there is an error that lists what is missing, unexpected or misshapen.
+lie, follows from the kind of module alone and is a `Dialect`. Both directions come from that one list of names, so
+every tensor is mapped exactly once or there is an error that lists what is missing, unexpected or misshapen.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
-from deeplab_jax.config import ModelConfig
+from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.models import DeepLab
+from deeplab_jax.models.layers import DepthwiseConv
 from deeplab_jax.models.weights import Path, abstract_model, check_complete, fill, flat_state
 
 Rules = Sequence[tuple[str, str]]
 
-TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+@dataclass(frozen=True)
+class Dialect:
+    """How another framework writes the parameters of a module."""
+
+    separator: str  # between module and parameter
+    convolution: Mapping[str, str]  # our parameter's name -> theirs
+    depthwise: Mapping[str, str]
+    norm: Mapping[str, str]
+    kernel_axes: tuple[int, int, int, int]  # their axes, of ours (height, width, in, out)
+    depthwise_axes: tuple[int, int, int, int]
+    counter: str | None = None  # of the batches that BatchNorm has seen: an integer that we have no use for
+
+
+TORCH = Dialect(
+    separator=".",
+    convolution={"kernel": "weight", "bias": "bias"},
+    depthwise={"kernel": "weight"},
+    norm={"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
+    kernel_axes=(3, 2, 0, 1),
+    depthwise_axes=(3, 2, 0, 1),
+    counter="num_batches_tracked",
+)
+
+TENSORFLOW = Dialect(
+    separator="/",
+    convolution={"kernel": "weights", "bias": "biases"},
+    depthwise={"kernel": "depthwise_weights"},
+    norm={"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"},
+    kernel_axes=(0, 1, 2, 3),
+    depthwise_axes=(0, 1, 3, 2),
+)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One parameter: where it is in the model, what it is called there, and its shape there."""
+    """One parameter: where it is in the model, what it is called there, and how its axes lie there."""
 
     path: Path
     name: str
     shape: tuple[int, ...]
-    is_kernel: bool
+    axes: tuple[int, ...] = field(default=())
+
+    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array.transpose(self.axes))
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        return array.transpose(np.argsort(self.axes))
 
 
-def torch_names(model: DeepLab, rules: Rules) -> list[Tensor]:
-    """Every parameter of the model under its PyTorch name. Raises LookupError where no rule, or one twice, applies."""
-    tensors = []
+def tensors(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> list[Tensor]:
+    """Every parameter of the model, or of one part, under its name there.
+
+    Raises LookupError where no rule, or one twice, applies.
+    """
+    found = []
     for path, leaf in flat_state(model).items():
-        module, parameter = ".".join(map(str, path[:-1])), str(path[-1])
-        shape = tuple(leaf.shape)
-        is_kernel = parameter == "kernel"
-        if is_kernel:
-            shape = (shape[3], shape[2], shape[0], shape[1])
-        tensors.append(Tensor(path, f"{rename(module, rules)}.{TORCH_LEAVES[parameter]}", shape, is_kernel))
-    names = [tensor.name for tensor in tensors]
+        if part and path[0] != part:
+            continue
+        module: Any = model
+        for step in path[:-1]:
+            module = module[step] if isinstance(step, int) else getattr(module, step)
+        axes = tuple(range(leaf.ndim))
+        if isinstance(module, nnx.BatchNorm):
+            parameters = dialect.norm
+        elif isinstance(module, DepthwiseConv):
+            parameters, axes = dialect.depthwise, dialect.depthwise_axes
+        else:
+            parameters, axes = dialect.convolution, dialect.kernel_axes if leaf.ndim == 4 else axes
+        name = dialect.separator.join((rename(".".join(map(str, path[:-1])), rules), parameters[path[-1]]))
+        found.append(Tensor(path, name, tuple(leaf.shape[axis] for axis in axes), axes))
+    names = [tensor.name for tensor in found]
     if len(set(names)) != len(names):
         raise LookupError(f"two parameters share a name: {sorted({n for n in names if names.count(n) > 1})}")
-    return tensors
+    return found
 
 
 def rename(module: str, rules: Rules) -> str:
     for ours, theirs in rules:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(ours))
         if match := re.fullmatch(pattern, module):
-            return re.sub(r"\{(\w+)(\+1)?\}", lambda m: _element(match[m[1]], m[2]), theirs)
+            return re.sub(r"\{(\w+)(?:\+(\d+))?\}", lambda m: _element(match[m[1]], m[2]), theirs)
     raise LookupError(f"no rule names the module {module}")
 
 
-def _element(text: str, plus_one: str | None) -> str:
-    return str(int(text) + 1) if plus_one else text
+def _element(text: str, offset: str | None) -> str:
+    return str(int(text) + int(offset)) if offset else text
 
 
-def load_torch(config: ModelConfig, rules: Rules, weights: Mapping[str, Any]) -> DeepLab:
-    """A model in evaluation mode from PyTorch names and arrays or tensors.
-
-    `num_batches_tracked` is left aside: it has no bearing on what a model computes once momentum is fixed.
+def load(config: ModelConfig, rules: Rules, weights: Mapping[str, Any], dialect: Dialect) -> DeepLab:
+    """A model in evaluation mode from names there and arrays or tensors.
 
     Raises:
         InputError: with every missing, unexpected or misshapen tensor.
     """
     model = abstract_model(config)
-    tensors = torch_names(model, rules)
-    shapes = {n: tuple(w.shape) for n, w in weights.items() if not n.endswith(".num_batches_tracked")}
-    check_complete({t.name: t.shape for t in tensors}, shapes)
-    values = {}
-    for tensor in tensors:
-        array = to_numpy(weights[tensor.name])
-        values[tensor.path] = array.transpose(2, 3, 1, 0) if tensor.is_kernel else array
-    return fill(model, values)
+    return fill(model, read(tensors(model, rules, dialect), weights, dialect))
 
 
-def save_torch(model: DeepLab, rules: Rules) -> dict[str, np.ndarray]:
-    """The model's weights under PyTorch names, with `num_batches_tracked` of 0 where PyTorch demands one."""
-    flat = flat_state(model)
-    weights = {}
-    for tensor in torch_names(model, rules):
-        array = np.array(flat[tensor.path][...])
-        weights[tensor.name] = np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if tensor.is_kernel else array
-        if tensor.path[-1] == "var":
-            weights[tensor.name.removesuffix("running_var") + "num_batches_tracked"] = np.array(0, np.int64)
+def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialect) -> dict[Path, np.ndarray]:
+    """Our arrays by path. BatchNorm's counters are left aside: they have no bearing on what a model computes."""
+    counter = f"{dialect.separator}{dialect.counter}"
+    shapes = {name: tuple(w.shape) for name, w in weights.items() if not name.endswith(counter)}
+    check_complete({tensor.name: tensor.shape for tensor in expected}, shapes)
+    return {tensor.path: tensor.to_ours(to_numpy(weights[tensor.name])) for tensor in expected}
+
+
+def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict[str, np.ndarray]:
+    """The model's weights, or those of one part, under the names there; BatchNorm's counters, where there are, as 0."""
+    flat, weights = flat_state(model), {}
+    for tensor in tensors(model, rules, dialect, part):
+        weights[tensor.name] = tensor.to_theirs(np.array(flat[tensor.path][...]))
+        if dialect.counter and tensor.path[-1] == "var":
+            weights[tensor.name.removesuffix(dialect.norm["var"]) + dialect.counter] = np.array(0, np.int64)
     return weights
 
 

@@ -1,24 +1,19 @@
-"""segmentation_models_pytorch 0.4 to 0.6, `DeepLabV3` and `DeepLabV3Plus`, to and from its state dicts."""
+"""segmentation_models_pytorch 0.3 to 0.6, `DeepLabV3` and `DeepLabV3Plus`, to and from its state dicts."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from converters import rules
-from deeplab_jax.config import ModelConfig
+from converters import rules, torch_encoders
+from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
+from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 
-RESNET = (
-    ("encoder.conv1", "encoder.conv1"),
-    ("encoder.norm1", "encoder.bn1"),
-    ("encoder.stage{s}.{b}.conv{n}", "encoder.layer{s}.{b}.conv{n}"),
-    ("encoder.stage{s}.{b}.norm{n}", "encoder.layer{s}.{b}.bn{n}"),
-    ("encoder.stage{s}.{b}.shortcut.conv", "encoder.layer{s}.{b}.downsample.0"),
-    ("encoder.stage{s}.{b}.shortcut.norm", "encoder.layer{s}.{b}.downsample.1"),
-)
+PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deeplabv3plus}
 
 
 def aspp(prefix: str, branches: int) -> rules.Rules:
@@ -49,19 +44,21 @@ V3PLUS_HEAD = (
     ("aspp.refine.norm", "decoder.aspp.2"),
     ("decoder.reduce.conv", "decoder.block1.0"),
     ("decoder.reduce.norm", "decoder.block1.1"),
-    ("decoder.fuse.conv.depthwise", "decoder.block2.0.0"),
-    ("decoder.fuse.conv.pointwise", "decoder.block2.0.1"),
-    ("decoder.fuse.norm", "decoder.block2.1"),
+    ("decoder.fuse.0.conv.depthwise", "decoder.block2.0.0"),
+    ("decoder.fuse.0.conv.pointwise", "decoder.block2.0.1"),
+    ("decoder.fuse.0.norm", "decoder.block2.1"),
     ("classifier", "segmentation_head.0"),
 )
 
 
 def names(config: ModelConfig) -> rules.Rules:
     """Our module names and smp's, for this architecture."""
+    timm = isinstance(config.encoder, XceptionConfig) or config.encoder.dilation_rule == "after-strided-unit"
+    encoder = torch_encoders.names(config.encoder, "encoder.model." if timm else "encoder.", flat=True)
     branches = len(config.aspp.rates)
     if config.decoder:
-        return *RESNET, *aspp("decoder.aspp.0", branches), *V3PLUS_HEAD
-    return *RESNET, *aspp("decoder.aspp", branches), *V3_HEAD
+        return *encoder, *aspp("decoder.aspp.0", branches), *V3PLUS_HEAD
+    return *encoder, *aspp("decoder.aspp", branches), *V3_HEAD
 
 
 def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepLab:
@@ -70,54 +67,116 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
     Raises:
         InputError: with every missing, unexpected or misshapen tensor.
     """
-    return rules.load_torch(config, names(config), state_dict)
+    encoder_name(config)
+    return rules.load(config, names(config), state_dict, rules.TORCH)
 
 
 def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
-    """The model's weights under smp's names; loads strictly into the smp model of the same preset."""
-    return rules.save_torch(model, names(model.config))
+    """The model's weights under smp's names; loads strictly into the smp model of the same preset.
+
+    Raises:
+        InputError: where smp cannot build such a model.
+    """
+    encoder_name(model.config)
+    return rules.save(model, names(model.config), rules.TORCH)
+
+
+def encoder_name(config: ModelConfig) -> str:
+    """What smp calls the encoder. Raises InputError where smp cannot build this model."""
+    aspp, stride = config.aspp, config.encoder.output_stride
+    preset = PRESETS["DeepLabV3Plus" if config.decoder else "DeepLabV3"]
+    for name in presets.SMP_ENCODERS:
+        if not isinstance(aspp, ASPPConfig) or stride not in (8, 16):
+            break
+        theirs = preset(
+            name,
+            config.num_classes,
+            stride,
+            in_channels=config.encoder.in_channels,
+            decoder_channels=aspp.channels,
+            decoder_atrous_rates=aspp.rates,
+            decoder_aspp_separable=aspp.branches != "dense",
+            decoder_aspp_dropout=aspp.dropout,
+        )
+        if theirs == config:
+            return name
+    raise InputError(
+        "segmentation_models_pytorch builds no such model; see presets.smp_deeplabv3plus for those it does"
+    )
 
 
 def infer_config(
     state_dict: Mapping[str, Any],
     encoder: str | None = None,
     output_stride: int | None = None,
-    atrous_rates: tuple[int, ...] = (12, 24, 36),
+    atrous_rates: tuple[int, ...] | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> ModelConfig:
-    """The architecture, read off names and shapes.
+    """The architecture, read off names and shapes, and off the `config.json` of `save_pretrained` where there is one.
 
     Args:
         state_dict: smp's names -> arrays or tensors.
         encoder: its name, where it is not to be read off.
-        output_stride: of the encoder; no state dict records it, so smp's default for the architecture is taken.
-        atrous_rates: of the pyramid; no state dict records them either.
+        output_stride: of the encoder; by default what is recorded, or smp's default for the architecture.
+        atrous_rates: of the pyramid; likewise.
+        recorded: the content of `config.json`.
 
     Raises:
         InputError: where this is no smp DeepLab or its encoder is not known.
     """
-    plus = "decoder.aspp.0.project.0.weight" in state_dict
+    plus = any(name.startswith("decoder.aspp.0.") for name in state_dict)
     prefix = "decoder.aspp.0" if plus else "decoder.aspp"
-    needed = (f"{prefix}.project.0.weight", "segmentation_head.0.weight", "encoder.conv1.weight")
-    absent = [name for name in needed if name not in state_dict]
-    if absent:
-        raise InputError(f"these are not the weights of an smp DeepLab with a ResNet encoder: {absent[0]} is missing")
-    preset, default_stride = (presets.smp_deeplabv3plus, 16) if plus else (presets.smp_deeplabv3, 8)
+    project, head = f"{prefix}.project.0.weight", "segmentation_head.0.weight"
+    for needed in (project, head):
+        if needed not in state_dict or len(state_dict[needed].shape) != 4:
+            raise InputError(f"these are not the weights of an smp DeepLab: {needed} is missing or no convolution")
+    settings = check_settings(recorded or {})
+    name = encoder or settings.get("encoder_name") or infer_encoder(state_dict)
+    stem = r"encoder\.(model\.)?(conv1|features\.0\.0|stem_0\.conv)\.weight"
+    channels = [w.shape[1] for name, w in state_dict.items() if re.fullmatch(stem, name) and len(w.shape) == 4]
+    preset = PRESETS["DeepLabV3Plus" if plus else "DeepLabV3"]
+    defaults = {name: parameter.default for name, parameter in inspect.signature(preset).parameters.items()}
     return preset(
-        encoder or infer_encoder(state_dict),
-        state_dict["segmentation_head.0.weight"].shape[0],
-        output_stride or default_stride,
-        in_channels=state_dict["encoder.conv1.weight"].shape[1],
-        decoder_channels=state_dict[f"{prefix}.project.0.weight"].shape[0],
-        decoder_atrous_rates=atrous_rates,
-        decoder_aspp_separable=f"{prefix}.convs.1.0.1.weight" in state_dict,
+        name,
+        state_dict[head].shape[0],
+        output_stride or settings.get("encoder_output_stride") or defaults["encoder_output_stride"],
+        in_channels=channels[0] if channels else defaults["in_channels"],
+        decoder_channels=state_dict[project].shape[0],
+        decoder_atrous_rates=(atrous_rates or settings.get("decoder_atrous_rates") or defaults["decoder_atrous_rates"]),
+        decoder_aspp_separable=any(name.startswith(f"{prefix}.convs.1.0.1.") for name in state_dict),
+        decoder_aspp_dropout=settings.get("decoder_aspp_dropout", defaults["decoder_aspp_dropout"]),
     )
 
 
+def check_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.json` says and no weights do. Raises InputError where it is of the wrong type."""
+    kinds = {
+        "encoder_name": str,
+        "encoder_output_stride": int,
+        "decoder_atrous_rates": tuple[int, ...],
+        "decoder_aspp_dropout": float,
+    }
+    return {
+        name: from_dict(kind, recorded[name], f"config.json: {name}")
+        for name, kind in kinds.items()
+        if recorded.get(name) is not None
+    }
+
+
 def infer_encoder(state_dict: Mapping[str, Any]) -> str:
-    """The encoder's name, by the number of its blocks."""
-    found = {match[1] for name in state_dict if (match := re.match(r"encoder\.(layer\d+\.\d+)\.conv1\.", name))}
-    bottleneck = "encoder.layer1.0.conv3.weight" in state_dict
-    for name, (blocks, has_bottleneck) in presets.RESNETS.items():
-        if bottleneck == has_bottleneck and found == {f"layer{s + 1}.{b}" for s in range(4) for b in range(blocks[s])}:
-            return name
-    raise InputError(f"the encoder of these weights is none of {', '.join(presets.RESNETS)}")
+    """The encoder's name. Raises InputError for one that is not known."""
+    timm = any(name.startswith("encoder.model.") for name in state_dict)
+    name = torch_encoders.infer(state_dict, "encoder.model." if timm else "encoder.")
+    if name is None:
+        raise InputError(f"the encoder of these weights is none of {', '.join(presets.SMP_ENCODERS)}")
+    return f"tu-{name}" if timm else name
+
+
+def modernise(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of smp 0.6 for those of older releases, whose DeepLabV3 decoder was a plain sequence."""
+    old = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
+
+    def rename(name: str) -> str:
+        return next((new + name.removeprefix(prefix) for prefix, new in old.items() if name.startswith(prefix)), name)
+
+    return {rename(name): value for name, value in state_dict.items()}

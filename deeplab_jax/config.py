@@ -5,94 +5,21 @@ This file imports the standard library alone: an exported package is described w
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from deeplab_jax.errors import InputError
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.errors import InputError, check, check_finite
 
 IGNORE = 255  # mask value of pixels that have no label
 
-ConvKind = Literal["dense", "separable"]
-DataFormat = Literal["camvid", "folder"]
-DilationRule = Literal["whole-stage", "after-first-block"]
-
-
-def check(fits: bool, message: str) -> None:
-    if not fits:
-        raise InputError(message)
-
-
-def check_finite(config: Any) -> None:
-    for name, value in vars(config).items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        check(all(math.isfinite(n) for n in numbers if isinstance(n, float)), f"{name}={value} must be finite")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """A ResNet with dilation instead of stride in its last stages (arXiv:1512.03385, arXiv:1706.05587)."""
-
-    blocks: tuple[int, int, int, int]  # residual blocks in each of the four stages
-    bottleneck: bool  # True: 1x1-3x3-1x1 blocks, stride on the 3x3; False: 3x3-3x3
-    output_stride: Literal[8, 16, 32]  # input pixels per pixel of the last feature map
-    dilation_rule: DilationRule = "whole-stage"  # does the first block of a dilated stage dilate too?
-    in_channels: int = 3
-    width: int = 64  # channels of the stem; the stages are 1, 2, 4 and 8 times as wide
-    epsilon: float = 1e-5  # of BatchNorm
-
-    def __post_init__(self):
-        check(min(self.blocks) >= 1, f"blocks={self.blocks} must be at least 1 in every stage")
-        check(self.in_channels >= 1, f"in_channels={self.in_channels} must be at least 1")
-        check(self.width >= 1, f"width={self.width} must be at least 1")
-
-
-@dataclass(frozen=True)
-class ASPPConfig:
-    """Atrous spatial pyramid pooling (arXiv:1706.05587, section 3.3)."""
-
-    rates: tuple[int, ...] = (12, 24, 36)
-    channels: int = 256  # of every branch and of the result
-    branches: ConvKind = "dense"  # the 3x3 atrous convolutions
-    refine: ConvKind = "dense"  # the 3x3 convolution after the projection
-    dropout: float = 0.5  # after the projection, while training
-    epsilon: float = 1e-5
-
-    def __post_init__(self):
-        check(all(rate >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
-        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
-        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The V3+ decoder: low-level features sharpen the upsampled pyramid (arXiv:1802.02611, section 3.1)."""
-
-    low_level_channels: int = 48
-    channels: int = 256
-    fuse: ConvKind = "separable"  # the 3x3 convolution after the concatenation
-    epsilon: float = 1e-5
-
-    def __post_init__(self):
-        for name in ("low_level_channels", "channels"):
-            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """One DeepLab, whole. `decoder=None` is DeepLabV3; with a decoder it is V3+."""
-
-    num_classes: int
-    encoder: EncoderConfig
-    aspp: ASPPConfig = ASPPConfig()
-    decoder: DecoderConfig | None = None
-    align_corners: bool = True  # convention of every bilinear upsampling inside the model
-
-    def __post_init__(self):
-        check(1 <= self.num_classes < IGNORE, f"num_classes={self.num_classes} must be 1 to {IGNORE - 1}")
+DataFormat = Literal["camvid", "folder", "voc"]
+# How a picture comes to the network's size. letterbox: scaled to fit, centred. pad: in the top left corner, scaled only
+# if it is too large, as the original DeepLab evaluates. stretch: scaled to cover, whatever its aspect.
+ResizeMode = Literal["letterbox", "pad", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -100,10 +27,10 @@ class PreprocessConfig:
     """How a picture becomes network input: fitted to one size, divided by 255, normalised per RGB channel."""
 
     size: tuple[int, int] = (512, 512)  # height, width in pixels
-    resize_mode: Literal["letterbox", "stretch"] = "letterbox"  # letterbox keeps the aspect and pads
+    resize_mode: ResizeMode = "letterbox"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    padding_value: int = 127  # grey level 0..255 around a letterboxed picture
+    padding_value: float = 127.0  # grey level 0..255 of what the picture does not cover
 
     def __post_init__(self):
         check_finite(self)
@@ -142,6 +69,14 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """What a run starts from."""
+
+    package: Path | None = None  # a JAX package, or none: random weights
+    mode: Literal["transfer_learning", "continue_training"] = "transfer_learning"  # all but the last layer; or all
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     steps: int = 10_000
     batch_size: int = 16  # global, over all devices
@@ -149,6 +84,7 @@ class TrainConfig:
     poly_power: float = 0.9
     momentum: float = 0.9
     weight_decay: float = 1e-4  # L2, on convolution kernels only
+    auxiliary_weight: float = 0.4  # of the auxiliary classifier's loss, for a model that has one
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
     save_every: int = 500  # steps; also at the last one
@@ -164,7 +100,7 @@ class TrainConfig:
         check_finite(self)
         check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
         check(0 <= self.momentum < 1, f"momentum={self.momentum} must be 0 to below 1")
-        for name in ("poly_power", "weight_decay", "seed"):
+        for name in ("poly_power", "weight_decay", "auxiliary_weight", "seed"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
 
 
@@ -176,6 +112,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = PreprocessConfig()
     augment: AugmentConfig = AugmentConfig()
+    start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
 
 
@@ -193,7 +130,15 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         kinds = [k for k in arguments if k is not type(None)]
-        return None if value is None else from_dict(kinds[0], value, where)
+        if value is None and len(kinds) < len(arguments):
+            return None
+        if len(kinds) > 1:  # configs that say which they are
+            tags = {k.kind: k for k in kinds}
+            tag = value.get("kind") if isinstance(value, dict) else None
+            if tag not in tags:
+                raise InputError(f"{where}: kind must be one of {', '.join(tags)}, not {tag!r}")
+            kinds = [tags[tag]]
+        return from_dict(kinds[0], value, where)
     if origin is Literal:
         if value in arguments:
             return value

@@ -1,4 +1,7 @@
-"""The one exception for input that cannot be used."""
+"""The one exception for input that cannot be used, and the checks that raise it."""
+
+import math
+from typing import Any
 
 
 class InputError(ValueError):
@@ -6,3 +9,16 @@ class InputError(ValueError):
 
     The message is one line that names it and the fix; the command line prints it and exits with 1.
     """
+
+
+def check(fits: bool, message: str) -> None:
+    """Raises InputError unless it fits."""
+    if not fits:
+        raise InputError(message)
+
+
+def check_finite(config: Any) -> None:
+    """Raises InputError where a field is infinite or no number."""
+    for name, value in vars(config).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        check(all(math.isfinite(n) for n in numbers if isinstance(n, float)), f"{name}={value} must be finite")

@@ -21,14 +21,11 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from deeplab_jax.architecture import ASPPConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
 from deeplab_jax.config import (  # noqa: E402
-    ASPPConfig,
     AugmentConfig,
     DataConfig,
-    DecoderConfig,
-    EncoderConfig,
     Experiment,
-    ModelConfig,
     PreprocessConfig,
     TrainConfig,
 )
@@ -36,6 +33,7 @@ from deeplab_jax.data.classes import Classes, default_palette  # noqa: E402
 from deeplab_jax.data.generate import CLASS_NAMES, draw_sample  # noqa: E402
 from deeplab_jax.inference.backends import jax as jax_backend  # noqa: E402
 from deeplab_jax.models import build_model  # noqa: E402
+from deeplab_jax.models.weights import abstract_model, fill, flat_state  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 
@@ -73,7 +71,7 @@ def tiny_config() -> ModelConfig:
     """A V3+ with every part of a real one, small enough to compile in a second."""
     return ModelConfig(
         num_classes=len(CLASS_NAMES),
-        encoder=EncoderConfig(blocks=(1, 1, 1, 1), bottleneck=False, output_stride=16, width=8),
+        encoder=ResNetConfig((1, 1, 1, 1), bottleneck=False, output_stride=16, dilation_rule="whole-stage", width=8),
         aspp=ASPPConfig(rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
         decoder=DecoderConfig(low_level_channels=8, channels=16),
     )
@@ -126,6 +124,26 @@ def randomise_statistics(model, seed: int = 0):
             module.bias[...] = rng.normal(0, 0.2, size).astype(np.float32)
     model.eval()
     return model
+
+
+def blank_model(config: ModelConfig):
+    """A model whose every array is 0, at no cost."""
+    model = abstract_model(config)
+    return fill(model, {path: np.zeros(leaf.shape, np.float32) for path, leaf in flat_state(model).items()})
+
+
+def randomise_torch(model, seed: int = 0):
+    """The PyTorch model in evaluation mode, with BatchNorms that are not the identity."""
+    import torch
+
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    return model.eval()
 
 
 def changed(experiment: Experiment, **fields) -> Experiment:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from deeplab_jax.config import Experiment, ModelConfig, from_dict, load_json, save_json, to_dict
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.config import Experiment, from_dict, load_json, save_json, to_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
 
@@ -25,12 +26,14 @@ def test_presets_round_trip(config):
         ({"num_classes": "many"}, "config.num_classes: must be of type int, not 'many'"),
         ({"num_classes": True}, "config.num_classes: must be of type int, not True"),
         ({"colour": 1}, "config: must be an object with the keys num_classes"),
-        ({"encoder": {"bottleneck": True}}, "config.encoder: blocks, output_stride missing"),
+        ({"encoder": {"kind": "resnet", "bottleneck": True}}, "config.encoder: blocks, output_stride, dilation_rule"),
+        ({"encoder": {"kind": "vgg"}}, "config.encoder: kind must be one of resnet, xception, mobilenet_v2, not 'vgg'"),
+        ({"encoder": None}, "config.encoder: kind must be one of"),
         (
-            {"aspp": {"branches": "thick"}},
-            r"config.aspp.branches: must be one of \['dense', 'separable'\], not 'thick'",
+            {"aspp": {"kind": "aspp", "branches": "thick"}},
+            r"config.aspp.branches: must be one of \['dense', 'separable', 'separable-norm-relu'\], not 'thick'",
         ),
-        ({"aspp": {"rates": 3}}, "config.aspp.rates: must be a list of"),
+        ({"aspp": {"kind": "aspp", "rates": 3}}, "config.aspp.rates: must be a list of"),
     ],
 )
 def test_faults_name_the_field(tiny_config, change, message):

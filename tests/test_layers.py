@@ -1,14 +1,18 @@
 """Layers against PyTorch's, and properties that hold at any size."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from deeplab_jax.models import EncoderConfig, build_model, presets
-from deeplab_jax.models.layers import DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
-from deeplab_jax.models.resnet import ResNet, dilation_plan
+from deeplab_jax.errors import InputError
+from deeplab_jax.models import DPCConfig, ResNetConfig, build_model, presets
+from deeplab_jax.models.deeplab import ENCODERS
+from deeplab_jax.models.layers import Conv, DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
+from deeplab_jax.models.resnet import plan
 
 
 def picture(*shape: int) -> np.ndarray:
@@ -64,56 +68,88 @@ def test_depthwise_forms_agree_forward_and_backward(stride, dilation):
 def test_dilation_rules():
     """Stride 8: stage 3 dilates by 2, stage 4 by 4; the rules differ in the first block alone."""
     blocks = (1, 2, 2, 2)
-    whole = dilation_plan(EncoderConfig(blocks, True, 8, "whole-stage"))
-    after = dilation_plan(EncoderConfig(blocks, True, 8, "after-first-block"))
+    whole = plan(ResNetConfig(blocks, True, 8, "whole-stage"))
+    after = plan(ResNetConfig(blocks, True, 8, "after-strided-unit"))
     assert whole[1:] == [[(2, 1, 1), (1, 1, 1)], [(1, 2, 2), (1, 2, 2)], [(1, 4, 4), (1, 4, 4)]]
     assert after[1:] == [[(2, 1, 1), (1, 1, 1)], [(1, 1, 2), (1, 2, 2)], [(1, 2, 4), (1, 4, 4)]]
-
-
-@pytest.mark.parametrize("output_stride", [8, 16])
-def test_after_first_block_equals_torchvision(output_stride):
-    torch = pytest.importorskip("torch")
-    from torchvision.models import resnet50
-
-    from converters.rules import TORCH_LEAVES, rename
-    from converters.smp import RESNET
-
-    theirs = resnet50(weights=None, replace_stride_with_dilation=[False, output_stride == 8, True]).eval()
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    weights = theirs.state_dict()
-    ours = ResNet(EncoderConfig((3, 4, 6, 3), True, output_stride, "after-first-block"), rngs=nnx.Rngs(0))
-    ours.eval()
-    for path, leaf in nnx.to_flat_state(nnx.state(ours, (nnx.Param, nnx.BatchStat))):
-        module = rename("encoder." + ".".join(map(str, path[:-1])), RESNET).removeprefix("encoder.")
-        array = weights[f"{module}.{TORCH_LEAVES[path[-1]]}"].numpy()
-        leaf[...] = jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
-
-    x = picture(2, 65, 97, 3)
-    features = []
-    hook = theirs.layer4.register_forward_hook(lambda _module, _inputs, output: features.append(output))
-    with torch.no_grad():
-        theirs(torch.from_numpy(x).permute(0, 3, 1, 2))
-    hook.remove()
-    expected = features[0].permute(0, 2, 3, 1).numpy()
-    found = nnx.jit(lambda model, x: model(x)[-1])(ours, x)
-    # Float32 sums in another order through 50 layers.
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (47, 50)])
 @pytest.mark.parametrize("plus", [True, False])
 def test_any_input_size(tiny_config, size, plus):
-    from dataclasses import replace
-
     config = tiny_config if plus else replace(tiny_config, decoder=None)
     model = build_model(config, rngs=nnx.Rngs(0))
     model.eval()
     logits = nnx.jit(lambda model, x: model(x))(model, picture(3, *size, 3))
     assert logits.shape == (3, *size, config.num_classes)
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "output_stride"),
+    [
+        ("resnet34", 32),
+        ("resnext50_32x4d", 8),
+        ("mobilenet_v2", 32),
+        ("mobilenet_v2", 8),
+        ("tu-xception71", 32),
+        ("tu-xception41p", 16),
+    ],
+)
+def test_strides_and_channels_of_encoders(encoder, output_stride):
+    """ceil(n / stride) at odd sizes, and the channels that the decoder and the heads are built for."""
+    config = replace(presets.SMP_ENCODERS[encoder], output_stride=output_stride, in_channels=4)
+    model = nnx.eval_shape(lambda: ENCODERS[type(config)](config, rngs=nnx.Rngs(0)))
+    features = nnx.eval_shape(lambda model, x: model(x), model, jax.ShapeDtypeStruct((2, 97, 161, 4), jnp.float32))
+    assert tuple(f.shape[-1] for f in features) == model.channels
+    for feature, stride in zip(features[::2], (4, output_stride), strict=True):
+        assert feature.shape[:3] == (2, -(-97 // stride), -(-161 // stride))
+
+
+def test_multi_grid_multiplies_the_last_stage():
+    config = replace(presets.RESNETS["resnet50"], output_stride=16, multi_grid=(1, 2, 4))
+    assert [steps.first for steps in plan(config)[-1]] == [1, 4, 8]  # the first unit would have strided
+    assert [steps.first for steps in plan(replace(config, dilation_rule="whole-stage"))[-1]] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 2)])
+def test_same_padding_is_tensorflows(size):
+    """A window of 3 with stride 2 begins at 0 where the size is even, at -1 where it is odd."""
+    x = picture(1, *size, 2)
+    padded = np.pad(x, ((0, 0), (size[0] % 2, 1), (size[1] % 2, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), "same"), windows.max((-1, -2)))
+
+    conv = DepthwiseConv(2, stride=2, padding="same", rngs=nnx.Rngs(0))
+    expected = np.einsum("bhwcij,ijc->bhwc", np.where(np.isinf(windows), 0, windows), conv.kernel[:, :, 0])
+    for form in ("auto", "conv"):
+        conv.form = form
+        np.testing.assert_allclose(conv(jnp.asarray(x)), expected, atol=1e-5)  # float32 sums in another order
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2)])
+def test_conv_forms_agree(kernel, stride):
+    conv = Conv(3, 5, kernel, stride=stride, use_bias=True, rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.arange(5.0)
+    x = jnp.asarray(picture(2, 9, 14, 3))
+    found = conv(x)
+    conv.form = "conv"
+    np.testing.assert_allclose(found, conv(x), atol=1e-5)  # float32 sums in another order
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: replace(presets.RESNETS["resnet50"], multi_grid=(1, 2)), r"multi_grid=\(1, 2\) must hold a factor"),
+        (lambda: replace(presets.XCEPTIONS["xception41"], entry=((64, 2),)), "must stride by 2 three times"),
+        (lambda: replace(presets.MOBILENET_V2, in_channels=0), "in_channels=0 must be at least 1"),
+        (lambda: DPCConfig((0,), ((1, 1),)), "must name the encoder, -1, or earlier branches"),
+        (lambda: presets.tf_deeplab("mobilenet_v2", depth_multiplier=0.0), "depth_multiplier=0.0 must be 0.1 to 4"),
+    ],
+)
+def test_impossible_architectures_name_the_fault(change, message):
+    with pytest.raises(InputError, match=message):
+        change()
 
 
 def test_presets_name_the_fix():

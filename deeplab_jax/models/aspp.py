@@ -1,10 +1,12 @@
-"""Atrous spatial pyramid pooling (arXiv:1706.05587, figure 5)."""
+"""Atrous spatial pyramid pooling (arXiv:1706.05587, figure 5) and the dense prediction cell (arXiv:1809.04184)."""
+
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deeplab_jax.config import ASPPConfig
+from deeplab_jax.architecture import ASPPConfig, DPCConfig
 from deeplab_jax.models.layers import ConvNormReLU
 
 
@@ -21,13 +23,41 @@ class ASPP(nnx.Module):
         self.pool = ConvNormReLU(cin, channels, epsilon=epsilon, rngs=rngs)
         self.project = ConvNormReLU((len(config.rates) + 2) * channels, channels, epsilon=epsilon, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
-        self.refine = ConvNormReLU(channels, channels, 3, kind=config.refine, epsilon=epsilon, rngs=rngs)
+        if config.refine:
+            self.refine = ConvNormReLU(channels, channels, 3, kind=config.refine, epsilon=epsilon, rngs=rngs)
+        else:
+            self.refine = None
+        self.pool_first = config.pool_first
 
     def __call__(self, x: Float[Array, "b h w cin"], rngs: nnx.Rngs | None = None) -> Float[Array, "b h w cout"]:
         pooled = self.pool(x.mean((1, 2), keepdims=True))  # b 1 1 c
         branches = [self.point(x), *(conv(x) for conv in self.atrous)]
-        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+        branches.insert(0 if self.pool_first else len(branches), jnp.broadcast_to(pooled, branches[0].shape))
         x = self.project(jnp.concatenate(branches, -1))
         if rngs is not None:
             x = self.dropout(x, rngs=rngs)
-        return self.refine(x)
+        return self.refine(x) if self.refine else x
+
+
+class DensePredictionCell(nnx.Module):
+    """Atrous 3x3s that read the encoder or one another, concatenated, dropped out and projected."""
+
+    def __init__(self, cin: int, config: DPCConfig, *, rngs: nnx.Rngs):
+        channels, epsilon = config.channels, config.epsilon
+        separable = partial(ConvNormReLU, kind="separable-norm-relu", epsilon=epsilon, rngs=rngs)
+        self.branches = nnx.List(
+            separable(cin if source < 0 else channels, channels, 3, dilation=rate)
+            for source, rate in zip(config.inputs, config.rates, strict=True)
+        )
+        self.dropout = nnx.Dropout(config.dropout)
+        self.project = ConvNormReLU(len(config.inputs) * channels, channels, epsilon=epsilon, rngs=rngs)
+        self.inputs = config.inputs
+
+    def __call__(self, x: Float[Array, "b h w cin"], rngs: nnx.Rngs | None = None) -> Float[Array, "b h w cout"]:
+        outputs = []
+        for branch, source in zip(self.branches, self.inputs, strict=True):
+            outputs.append(branch(x if source < 0 else outputs[source]))
+        x = jnp.concatenate(outputs, -1)
+        if rngs is not None:
+            x = self.dropout(x, rngs=rngs)
+        return self.project(x)

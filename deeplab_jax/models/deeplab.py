@@ -4,10 +4,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deeplab_jax.config import DecoderConfig, ModelConfig
-from deeplab_jax.models.aspp import ASPP
+from deeplab_jax.architecture import (
+    ASPPConfig,
+    AuxHeadConfig,
+    DecoderConfig,
+    DPCConfig,
+    MobileNetV2Config,
+    ModelConfig,
+    ResNetConfig,
+    XceptionConfig,
+)
+from deeplab_jax.models.aspp import ASPP, DensePredictionCell
+from deeplab_jax.models.features import Features
 from deeplab_jax.models.layers import Conv, ConvNormReLU, resize_bilinear
+from deeplab_jax.models.mobilenet import MobileNetV2
 from deeplab_jax.models.resnet import ResNet
+from deeplab_jax.models.xception import Xception
+
+ENCODERS = {ResNetConfig: ResNet, XceptionConfig: Xception, MobileNetV2Config: MobileNetV2}
+PYRAMIDS = {ASPPConfig: ASPP, DPCConfig: DensePredictionCell}
 
 
 class Decoder(nnx.Module):
@@ -16,14 +31,35 @@ class Decoder(nnx.Module):
     def __init__(self, low_level: int, pyramid: int, config: DecoderConfig, align_corners: bool, *, rngs: nnx.Rngs):
         reduced, epsilon = config.low_level_channels, config.epsilon
         self.reduce = ConvNormReLU(low_level, reduced, epsilon=epsilon, rngs=rngs)
-        self.fuse = ConvNormReLU(pyramid + reduced, config.channels, 3, kind=config.fuse, epsilon=epsilon, rngs=rngs)
+        self.fuse = nnx.List(
+            ConvNormReLU(cin, config.channels, 3, kind=config.fuse, epsilon=epsilon, rngs=rngs)
+            for cin in (pyramid + reduced, *(config.channels,) * (config.depth - 1))
+        )
         self.align_corners = align_corners
 
     def __call__(
         self, low_level: Float[Array, "b h w c"], pyramid: Float[Array, "b h2 w2 c2"]
     ) -> Float[Array, "b h w cout"]:
         pyramid = resize_bilinear(pyramid, low_level.shape[1:3], align_corners=self.align_corners)
-        return self.fuse(jnp.concatenate([pyramid, self.reduce(low_level)], -1))
+        x = jnp.concatenate([pyramid, self.reduce(low_level)], -1)
+        for conv in self.fuse:
+            x = conv(x)
+        return x
+
+
+class AuxHead(nnx.Module):
+    """A small classifier on the encoder's middle features (arXiv:1612.01105, section 3.3)."""
+
+    def __init__(self, cin: int, classes: int, config: AuxHeadConfig, *, rngs: nnx.Rngs):
+        self.hidden = ConvNormReLU(cin, config.channels, 3, epsilon=config.epsilon, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.classifier = Conv(config.channels, classes, use_bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w cin"], rngs: nnx.Rngs | None) -> Float[Array, "b h w classes"]:
+        x = self.hidden(x)
+        if rngs is not None:
+            x = self.dropout(x, rngs=rngs)
+        return self.classifier(x)
 
 
 class DeepLab(nnx.Module):
@@ -34,9 +70,9 @@ class DeepLab(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.encoder = ResNet(config.encoder, rngs=rngs)
-        low_level, *_, high_level = self.encoder.out_channels
-        self.aspp = ASPP(high_level, config.aspp, rngs=rngs)
+        self.encoder = ENCODERS[type(config.encoder)](config.encoder, rngs=rngs)
+        low_level, middle, high_level = self.encoder.channels
+        self.aspp = PYRAMIDS[type(config.aspp)](high_level, config.aspp, rngs=rngs)
         channels = config.aspp.channels
         if config.decoder:
             self.decoder = Decoder(low_level, channels, config.decoder, config.align_corners, rngs=rngs)
@@ -44,15 +80,36 @@ class DeepLab(nnx.Module):
         else:
             self.decoder = None
         self.classifier = Conv(channels, config.num_classes, use_bias=True, rngs=rngs)
+        if config.aux_head:
+            self.aux_head = AuxHead(middle, config.num_classes, config.aux_head, rngs=rngs)
+        else:
+            self.aux_head = None
 
     def __call__(
         self, images: Float[Array, "b h w cin"], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w classes"]:
-        low_level, *_, high_level = self.encoder(images)
-        x = self.aspp(high_level, rngs)
+        return self.upsample(self.head(self.encoder(images), rngs), images)
+
+    def with_auxiliary(
+        self, images: Float[Array, "b h w cin"], *, rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "b h w classes"], Float[Array, "b h w classes"]]:
+        """The logits, and those of the auxiliary classifier, for a model that has one."""
+        assert self.aux_head, "this model has no auxiliary head"
+        features = self.encoder(images)
+        auxiliary = self.aux_head(features.middle, rngs)
+        return self.upsample(self.head(features, rngs), images), self.upsample(auxiliary, images)
+
+    def head(self, features: Features, rngs: nnx.Rngs | None) -> Float[Array, "b h w classes"]:
+        """Logits before the last upsampling."""
+        x = self.aspp(features.high_level, rngs)
         if self.decoder:
-            x = self.decoder(low_level, x)
-        return resize_bilinear(self.classifier(x), images.shape[1:3], align_corners=self.config.align_corners)
+            x = self.decoder(features.low_level, x)
+        return self.classifier(x)
+
+    def upsample(
+        self, logits: Float[Array, "b h2 w2 classes"], images: Float[Array, "b h w cin"]
+    ) -> Float[Array, "b h w classes"]:
+        return resize_bilinear(logits, images.shape[1:3], align_corners=self.config.align_corners)
 
 
 def build_model(config: ModelConfig, *, rngs: nnx.Rngs) -> DeepLab:

@@ -1,5 +1,6 @@
-"""The layers that DeepLab is made of. NHWC, float32, padding always explicit and symmetric as in PyTorch."""
+"""The layers that DeepLab is made of. NHWC, float32, padding always explicit."""
 
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Literal
 
@@ -9,11 +10,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deeplab_jax.config import ConvKind
+from deeplab_jax.architecture import ConvKind, Padding
 
 
-class Conv(nnx.Conv):
-    """A square convolution padded by `dilation * (kernel - 1) // 2`: stride 1 keeps the size, 2 gives ceil(n / 2)."""
+class Conv(nnx.Module):
+    """A square convolution padded by `dilation * (kernel - 1) // 2`: stride 1 keeps the size, 2 gives ceil(n / 2).
+
+    XLA on CPUs runs some convolutions far slower than the same sum written otherwise, so `form="auto"` lowers to
+    `on_cpu` there. Exporters set `form="conv"`.
+    """
 
     def __init__(
         self,
@@ -22,60 +27,111 @@ class Conv(nnx.Conv):
         kernel: int = 1,
         *,
         stride: int = 1,
-        dilation: int = 1,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 1,
+        padding: Padding = "symmetric",
         use_bias: bool = False,
         rngs: nnx.Rngs,
     ):
-        super().__init__(
-            cin,
-            cout,
-            (kernel, kernel),
-            strides=stride,
-            kernel_dilation=dilation,
-            padding=dilation * (kernel - 1) // 2,
-            feature_group_count=groups,
-            use_bias=use_bias,
-            kernel_init=nnx.initializers.he_normal(),
-            rngs=rngs,
+        shape = (kernel, kernel, cin // groups, cout)
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
+        self.size, self.stride, self.groups, self.padding = kernel, stride, groups, padding
+        self.dilation = (dilation, dilation) if isinstance(dilation, int) else dilation
+        self.form: Literal["auto", "conv"] = "auto"
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        on_cpu = self.on_cpu()
+        if on_cpu is None or self.form == "conv":
+            x = self.convolution(x)
+        else:
+            x = jax.lax.platform_dependent(x, cpu=on_cpu, default=self.convolution)
+        return x if self.bias is None else x + self.bias[...]
+
+    def on_cpu(self) -> Callable | None:
+        """What stands in for `convolution` on CPUs, if anything does."""
+        return self.matrix_product if self.size == 1 else None
+
+    def convolution(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...],
+            (self.stride, self.stride),
+            self.pads(x),
+            rhs_dilation=self.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
+
+    def matrix_product(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return x[:, :: self.stride, :: self.stride] @ self.kernel[0, 0]
+
+    def pads(self, x: Float[Array, "b h w cin"]) -> list[tuple[int, int]]:
+        """Pixels of padding before and after, for rows and columns."""
+        if self.padding == "same" and self.stride == 2:
+            return same_pads(x)
+        reach = [d * (self.size - 1) // 2 for d in self.dilation]
+        return [(pad, pad) for pad in reach]
+
+    def windows(self, x: Float[Array, "b h w cin"]) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 cin"]]]:
+        """What each element of the kernel sees: row, column, and the input shifted to it; zeros alone are left out."""
+        s, (dy, dx), (height, width) = self.stride, self.dilation, x.shape[1:3]
+        rows, columns = s * ((height - 1) // s) + 1, s * ((width - 1) // s) + 1
+        padded = jnp.pad(x, ((0, 0), *self.pads(x), (0, 0)))
+        for i in range(self.size):
+            for j in range(self.size):
+                if abs(i - self.size // 2) * dy < height and abs(j - self.size // 2) * dx < width:
+                    yield i, j, padded[:, i * dy : i * dy + rows : s, j * dx : j * dx + columns : s]
 
 
 class DepthwiseConv(Conv):
-    """One 3x3 filter a channel.
+    """One 3x3 filter a channel; on CPUs nine shifted multiply-adds, some 20 times faster than XLA's convolution."""
 
-    XLA on CPUs runs a grouped convolution some 20 times slower than the same sum written as nine shifted
-    multiply-adds, so `form="auto"` lowers to that there. Exporters set `form="conv"`.
-    """
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        dilation: int | tuple[int, int] = 1,
+        padding: Padding = "symmetric",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            channels, channels, 3, stride=stride, dilation=dilation, groups=channels, padding=padding, rngs=rngs
+        )
 
-    def __init__(self, channels: int, *, stride: int = 1, dilation: int = 1, rngs: nnx.Rngs):
-        super().__init__(channels, channels, 3, stride=stride, dilation=dilation, groups=channels, rngs=rngs)
-        self.stride, self.dilation = stride, dilation
-        self.form: Literal["auto", "conv"] = "auto"
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        if self.form == "conv":
-            return super().__call__(x)
-        return jax.lax.platform_dependent(x, cpu=self.shifted_sum, default=super().__call__)
+    def on_cpu(self) -> Callable:
+        return self.shifted_sum
 
     def shifted_sum(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        kernel, d, s = self.kernel[...], self.dilation, self.stride
-        height, width = x.shape[1:3]
-        x = jnp.pad(x, ((0, 0), (d, d), (d, d), (0, 0)))
-        taps = [(i, j) for i in range(3) for j in range(3)]
-        shifted = [x[:, i * d : i * d + height : s, j * d : j * d + width : s] * kernel[i, j, 0] for i, j in taps]
-        return reduce(jnp.add, shifted)
+        kernel = self.kernel[...]
+        return reduce(jnp.add, (window * kernel[i, j, 0] for i, j, window in self.windows(x)))
 
 
 class SeparableConv(nnx.Module):
-    """Depthwise 3x3, then pointwise 1x1, with nothing between."""
+    """Depthwise 3x3, then pointwise 1x1; between them nothing, BatchNorm, or BatchNorm and ReLU."""
 
-    def __init__(self, cin: int, cout: int, *, dilation: int = 1, rngs: nnx.Rngs):
-        self.depthwise = DepthwiseConv(cin, dilation=dilation, rngs=rngs)
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        *,
+        stride: int = 1,
+        dilation: int | tuple[int, int] = 1,
+        between: Literal["nothing", "norm", "norm-relu"] = "nothing",
+        epsilon: float,
+        rngs: nnx.Rngs,
+    ):
+        self.depthwise = DepthwiseConv(cin, stride=stride, dilation=dilation, rngs=rngs)
+        self.norm = norm(cin, epsilon, rngs=rngs) if between != "nothing" else None
+        self.relu = between == "norm-relu"
         self.pointwise = Conv(cin, cout, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
-        return self.pointwise(self.depthwise(x))
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        x = self.depthwise(x)
+        if self.norm:
+            x = self.norm(x)
+        return self.pointwise(nnx.relu(x) if self.relu else x)
 
 
 def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
@@ -83,33 +139,51 @@ def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, rngs=rngs)
 
 
+class ConvNorm(nnx.Module):
+    """Convolution and BatchNorm."""
+
+    def __init__(self, cin: int, cout: int, kernel: int = 1, *, epsilon: float, rngs: nnx.Rngs, **options):
+        self.conv = Conv(cin, cout, kernel, **options, rngs=rngs)
+        self.norm = norm(cout, epsilon, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return self.norm(self.conv(x))
+
+
 class ConvNormReLU(nnx.Module):
-    """Convolution (1x1, or 3x3 of either kind), BatchNorm, ReLU."""
+    """Convolution (1x1, or 3x3 of any kind), BatchNorm, ReLU."""
 
     def __init__(
         self,
         cin: int,
         cout: int,
-        kernel: Literal[1, 3] = 1,
+        kernel: int = 1,
         *,
-        dilation: int = 1,
+        dilation: int | tuple[int, int] = 1,
         kind: ConvKind = "dense",
         epsilon: float,
         rngs: nnx.Rngs,
     ):
-        if kind == "separable":
-            self.conv = SeparableConv(cin, cout, dilation=dilation, rngs=rngs)
-        else:
+        if kind == "dense":
             self.conv = Conv(cin, cout, kernel, dilation=dilation, rngs=rngs)
+        else:
+            between = "norm-relu" if kind == "separable-norm-relu" else "nothing"
+            self.conv = SeparableConv(cin, cout, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs)
         self.norm = norm(cout, epsilon, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         return nnx.relu(self.norm(self.conv(x)))
 
 
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """3x3, stride 2, one pixel of padding that never wins."""
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+def same_pads(x: Float[Array, "b h w c"]) -> list[tuple[int, int]]:
+    """TensorFlow's "SAME" for a 3x3 window and stride 2: (0, 1) where the size is even, (1, 1) where it is odd."""
+    return [(size % 2, 1) for size in x.shape[1:3]]
+
+
+def max_pool(x: Float[Array, "b h w c"], padding: Padding = "symmetric") -> Float[Array, "b h2 w2 c"]:
+    """3x3, stride 2, with padding that never wins."""
+    pads = same_pads(x) if padding == "same" else [(1, 1), (1, 1)]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     return nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2))
 
 

@@ -1,23 +1,77 @@
-"""Models that other libraries ship, spelled out field by field."""
+"""Models that others ship, spelled out field by field."""
 
-from deeplab_jax.config import ASPPConfig, DecoderConfig, EncoderConfig, ModelConfig
-from deeplab_jax.errors import InputError
+from dataclasses import replace
 
-RESNETS = {  # blocks a stage, bottleneck
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet34": ((3, 4, 6, 3), False),
-    "resnet50": ((3, 4, 6, 3), True),
+from deeplab_jax.architecture import (
+    ASPPConfig,
+    AuxHeadConfig,
+    DecoderConfig,
+    DPCConfig,
+    EncoderConfig,
+    MobileNetV2Config,
+    ModelConfig,
+    ResNetConfig,
+    XceptionConfig,
+)
+from deeplab_jax.errors import check
+
+RESNETS = {  # as torchvision builds them
+    "resnet18": ResNetConfig((2, 2, 2, 2), False, 32, "after-strided-unit"),
+    "resnet34": ResNetConfig((3, 4, 6, 3), False, 32, "after-strided-unit"),
+    "resnet50": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-unit"),
+    "resnet101": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-unit"),
+    "resnet152": ResNetConfig((3, 8, 36, 3), True, 32, "after-strided-unit"),
+    "resnext50_32x4d": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-unit", groups=32, group_width=4),
+    "resnext101_32x8d": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-unit", groups=32, group_width=8),
+}
+
+ENTRY_41_65 = ((128, 2), (256, 2), (728, 2))
+ENTRY_71 = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))
+
+XCEPTIONS = {  # as timm builds them
+    "xception41": XceptionConfig(ENTRY_41_65, 8, 32, "after-relu"),
+    "xception65": XceptionConfig(ENTRY_41_65, 16, 32, "after-relu"),
+    "xception71": XceptionConfig(ENTRY_71, 16, 32, "after-relu"),
+    "xception41p": XceptionConfig(ENTRY_41_65, 8, 32, "before-relu", pre_activation=True, epsilon=1e-5),
+    "xception65p": XceptionConfig(ENTRY_41_65, 16, 32, "before-relu", pre_activation=True),
+}
+
+MOBILENET_V2 = MobileNetV2Config(  # as torchvision builds it
+    stages=((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+    output_stride=32,
+    dilation_rule="after-strided-unit",
+    low_level="unit",
+    head=1280,
+)
+
+TORCH_CLASSIFIERS: dict[str, EncoderConfig] = {**RESNETS, **XCEPTIONS, "mobilenet_v2": MOBILENET_V2}
+
+# segmentation_models_pytorch dilates whole stages of its own encoders; "tu-" ones are built by timm, which does not.
+SMP_ENCODERS: dict[str, EncoderConfig] = {
+    **{name: replace(config, dilation_rule="whole-stage") for name, config in RESNETS.items()},
+    "mobilenet_v2": replace(MOBILENET_V2, dilation_rule="whole-stage"),
+    **{f"tu-{name}": config for name, config in (*RESNETS.items(), *XCEPTIONS.items())},
+}
+
+_TF_RESNET = {"stride_unit": "last", "low_level": "residual", "pool_padding": "same"}
+_TF_RESNET_BETA = {**_TF_RESNET, "deep_stem": (64, 64, 128), "multi_grid": (1, 2, 4)}
+
+TF_ENCODERS: dict[str, EncoderConfig] = {  # model_variant of research/deeplab
+    "resnet_v1_50": replace(RESNETS["resnet50"], **_TF_RESNET),
+    "resnet_v1_101": replace(RESNETS["resnet101"], **_TF_RESNET),
+    "resnet_v1_50_beta": replace(RESNETS["resnet50"], **_TF_RESNET_BETA),
+    "resnet_v1_101_beta": replace(RESNETS["resnet101"], **_TF_RESNET_BETA),
+    "xception_41": replace(XCEPTIONS["xception41"], low_level="before-relu"),
+    "xception_65": replace(XCEPTIONS["xception65"], low_level="before-relu"),
+    "xception_71": replace(XCEPTIONS["xception71"], low_level="before-relu"),
+    "mobilenet_v2": replace(MOBILENET_V2, low_level="expansion", head=None, padding="same", epsilon=1e-3),
 }
 
 
-def encoder_config(encoder: str, output_stride: int, in_channels: int) -> EncoderConfig:
-    """The encoder that segmentation_models_pytorch builds under this name."""
-    if encoder not in RESNETS:
-        raise InputError(f"encoder {encoder!r} is not known; choose one of {', '.join(RESNETS)}")
-    if output_stride not in (8, 16):
-        raise InputError(f"encoder_output_stride={output_stride} is not possible; choose 8 or 16")
-    blocks, bottleneck = RESNETS[encoder]
-    return EncoderConfig(blocks, bottleneck, output_stride, "whole-stage", in_channels)
+def choose(encoders: dict[str, EncoderConfig], name: str, output_stride: int, in_channels: int) -> EncoderConfig:
+    check(name in encoders, f"encoder {name!r} is not known; choose one of {', '.join(encoders)}")
+    check(output_stride in (8, 16), f"encoder_output_stride={output_stride} is not possible; choose 8 or 16")
+    return replace(encoders[name], output_stride=output_stride, in_channels=in_channels)
 
 
 def smp_deeplabv3(
@@ -34,7 +88,7 @@ def smp_deeplabv3(
     """segmentation_models_pytorch 0.6 `DeepLabV3`; arguments and defaults are its own."""
     return ModelConfig(
         num_classes=classes,
-        encoder=encoder_config(encoder, encoder_output_stride, in_channels),
+        encoder=choose(SMP_ENCODERS, encoder, encoder_output_stride, in_channels),
         aspp=ASPPConfig(
             rates=decoder_atrous_rates,
             channels=decoder_channels,
@@ -61,7 +115,7 @@ def smp_deeplabv3plus(
     """segmentation_models_pytorch 0.6 `DeepLabV3Plus`; arguments and defaults are its own."""
     return ModelConfig(
         num_classes=classes,
-        encoder=encoder_config(encoder, encoder_output_stride, in_channels),
+        encoder=choose(SMP_ENCODERS, encoder, encoder_output_stride, in_channels),
         aspp=ASPPConfig(
             rates=decoder_atrous_rates,
             channels=decoder_channels,
@@ -69,6 +123,76 @@ def smp_deeplabv3plus(
             refine="separable",
             dropout=decoder_aspp_dropout,
         ),
-        decoder=DecoderConfig(low_level_channels=48, channels=decoder_channels, fuse="separable"),
+        decoder=DecoderConfig(low_level_channels=48, channels=decoder_channels, fuse="separable", depth=1),
         align_corners=True,
     )
+
+
+def torchvision_deeplabv3(backbone: str = "resnet50", num_classes: int = 21, aux_loss: bool = True) -> ModelConfig:
+    """torchvision's `deeplabv3_resnet50` and `deeplabv3_resnet101`."""
+    backbones: dict[str, EncoderConfig] = {name: RESNETS[name] for name in ("resnet50", "resnet101")}
+    return ModelConfig(
+        num_classes=num_classes,
+        encoder=choose(backbones, backbone, 8, 3),
+        aspp=ASPPConfig(rates=(12, 24, 36), branches="dense", refine="dense", dropout=0.5),
+        decoder=None,
+        aux_head=AuxHeadConfig(channels=256, dropout=0.1) if aux_loss else None,
+        align_corners=False,
+    )
+
+
+def tf_deeplab(
+    model_variant: str = "xception_65",
+    num_classes: int = 21,
+    output_stride: int = 16,
+    *,
+    atrous_rates: tuple[int, ...] | None = None,
+    decoder: bool = True,
+    dense_prediction_cell: bool = False,
+    separable: bool = True,
+    depth_multiplier: float = 1.0,
+    in_channels: int = 3,
+) -> ModelConfig:
+    """Google's research/deeplab, the authors' own code. Defaults are those of its VOC and Cityscapes models.
+
+    Args:
+        model_variant: the encoder: `xception_41|65|71`, `resnet_v1_50|101[_beta]` or `mobilenet_v2`.
+        num_classes: logits a pixel.
+        output_stride: of the encoder.
+        atrous_rates: of the pyramid; by default 6, 12, 18 at output stride 16 and twice that at 8. The published
+            MobileNetV2 models have none, `()`, and no decoder.
+        decoder: DeepLabV3+ (`decoder_output_stride=4`), or DeepLabV3 without.
+        dense_prediction_cell: the best cell found on Cityscapes (arXiv:1809.04184) in place of the ASPP.
+        separable: 3x3 convolutions of ASPP and decoder (`aspp_with_separable_conv`, `decoder_use_separable_conv`).
+        depth_multiplier: of MobileNetV2's channels.
+        in_channels: of the pictures.
+    """
+    encoder = choose(TF_ENCODERS, model_variant, output_stride, in_channels)
+    if isinstance(encoder, MobileNetV2Config):
+        encoder = thin(encoder, depth_multiplier)
+    factor = 16 // output_stride
+    kind = "separable-norm-relu" if separable else "dense"
+    if dense_prediction_cell:
+        rates = ((1, 6), (18, 15), (6, 3), (1, 1), (6, 21))
+        pyramid = DPCConfig((-1, 0, 1, 0, 0), tuple((factor * h, factor * w) for h, w in rates), dropout=0.1)
+    else:
+        rates = (6 * factor, 12 * factor, 18 * factor) if atrous_rates is None else atrous_rates
+        pyramid = ASPPConfig(rates=rates, branches=kind, refine=None, pool_first=True, dropout=0.1)
+    return ModelConfig(
+        num_classes=num_classes,
+        encoder=encoder,
+        aspp=pyramid,
+        decoder=DecoderConfig(low_level_channels=48, channels=256, fuse=kind, depth=2) if decoder else None,
+        align_corners=True,
+    )
+
+
+def thin(config: MobileNetV2Config, multiplier: float) -> MobileNetV2Config:
+    """MobileNetV2 with that share of every width; below 1 rounded to whole channels, above to multiples of 8."""
+    check(0.1 <= multiplier <= 4, f"depth_multiplier={multiplier} must be 0.1 to 4")
+
+    def scaled(channels: int) -> int:
+        return max(int(channels * multiplier + 0.5), 1) if multiplier < 1 else int(channels * multiplier + 4) // 8 * 8
+
+    stages = tuple((expansion, scaled(channels), *rest) for expansion, channels, *rest in config.stages)
+    return replace(config, stem=scaled(config.stem), stages=stages)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from deeplab_jax.config import ModelConfig
+from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.models.deeplab import DeepLab, build_model
 

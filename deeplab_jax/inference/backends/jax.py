@@ -10,7 +10,8 @@ import safetensors
 from flax import nnx
 from safetensors.numpy import save_file
 
-from deeplab_jax.config import ModelConfig, PreprocessConfig, load_json, save_json
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.config import PreprocessConfig, load_json, save_json
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.package import Package, with_background, write_package

@@ -1,0 +1,187 @@
+"""What a DeepLab is, as frozen dataclasses: facts, not names. `models.presets` says which facts make whose model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deeplab_jax.errors import check, check_finite
+
+# A separable convolution is a depthwise 3x3, then a pointwise 1x1; in the last kind BatchNorm and ReLU lie between.
+ConvKind = Literal["dense", "separable", "separable-norm-relu"]
+# Where dilation replaces a stride: does the unit that would have strided dilate too, or only what comes after it?
+DilationRule = Literal["whole-stage", "after-strided-unit"]
+OutputStride = Literal[8, 16, 32]  # input pixels per pixel of the encoder's last feature map
+# Of strided 3x3 windows: (1, 1), as in PyTorch; or TensorFlow's "SAME", which is (0, 1) where the size is even.
+Padding = Literal["symmetric", "same"]
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet and ResNeXt (arXiv:1512.03385, arXiv:1611.05431); the stride of a bottleneck sits on its 3x3."""
+
+    blocks: tuple[int, int, int, int]  # residual units in each of the four stages
+    bottleneck: bool  # True: 1x1-3x3-1x1 units; False: 3x3-3x3
+    output_stride: OutputStride
+    dilation_rule: DilationRule
+    in_channels: int = 3
+    width: int = 64  # channels of the stem; the stages are 1, 2, 4 and 8 times as wide
+    groups: int = 1  # of a bottleneck's 3x3
+    group_width: int = 64  # its channels in one group at stage 1, for a width of 64
+    deep_stem: tuple[int, ...] = ()  # channels of the 3x3 convolutions that replace the stem's 7x7
+    pool_padding: Padding = "symmetric"  # of the stem's max-pool
+    stride_unit: Literal["first", "last"] = "first"  # "last": a stage ends, instead of begins, with its stride
+    low_level: Literal["stage", "residual"] = "stage"  # output of stage 1; or its last residual before any addition
+    multi_grid: tuple[int, ...] = ()  # factor on the dilation of every unit of the last stage
+    epsilon: float = 1e-5  # of BatchNorm
+    kind: Literal["resnet"] = "resnet"
+
+    def __post_init__(self):
+        check_encoder(self)
+        check(min(self.blocks) >= 1, f"blocks={self.blocks} must be at least 1 in every stage")
+        check(min(self.width, self.groups, self.group_width) >= 1, "width, groups and group_width must be at least 1")
+        fits = len(self.multi_grid) in (0, self.blocks[-1])
+        check(fits, f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}")
+        residual = self.low_level == "stage" or self.blocks[0] >= 2
+        check(residual, 'low_level="residual" is taken before the last unit of stage 1, which has only one')
+
+
+@dataclass(frozen=True)
+class XceptionConfig:
+    """Aligned Xception (arXiv:1802.02611, figure 4): units of three separable convolutions."""
+
+    entry: tuple[tuple[int, int], ...]  # channels and stride of every unit of the entry flow
+    middle: int  # units of the middle flow, as wide as the entry flow's last
+    output_stride: OutputStride
+    low_level: Literal["before-relu", "after-relu"]  # input of the third convolution in the last unit at stride 4
+    pre_activation: bool = False  # BatchNorm and ReLU before every convolution, none after
+    in_channels: int = 3
+    stem: tuple[int, int] = (32, 64)  # channels of the two 3x3 convolutions
+    exit: tuple[tuple[int, int, int], tuple[int, int, int]] = ((728, 1024, 1024), (1536, 1536, 2048))
+    multi_grid: tuple[int, ...] = ()  # factor on the dilation of each of the last unit's three convolutions
+    epsilon: float = 1e-3  # of BatchNorm
+    kind: Literal["xception"] = "xception"
+
+    def __post_init__(self):
+        check_encoder(self)
+        check(self.middle >= 0, f"middle={self.middle} must not be negative")
+        strides = [stride for _, stride in self.entry]
+        check(strides.count(2) == 3 and set(strides) <= {1, 2}, f"entry={self.entry} must stride by 2 three times")
+        check(len(self.multi_grid) in (0, 3), f"multi_grid={self.multi_grid} must hold three factors")
+        check(min(channels for channels, _ in self.entry) >= 1, f"entry={self.entry} must have channels")
+
+
+@dataclass(frozen=True)
+class MobileNetV2Config:
+    """MobileNetV2 (arXiv:1801.04381)."""
+
+    stages: tuple[tuple[int, int, int, int], ...]  # expansion, channels, units and stride, as in table 2
+    output_stride: OutputStride
+    dilation_rule: DilationRule
+    low_level: Literal["unit", "expansion"]  # output of the last unit at stride 4; or its depthwise convolution's
+    head: int | None  # channels of a last 1x1 convolution, or none
+    stem: int = 32  # channels of the first convolution
+    padding: Padding = "symmetric"
+    in_channels: int = 3
+    epsilon: float = 1e-5  # of BatchNorm
+    kind: Literal["mobilenet_v2"] = "mobilenet_v2"
+
+    def __post_init__(self):
+        check_encoder(self)
+        check(all(min(stage) >= 1 for stage in self.stages), f"stages={self.stages} must be at least 1")
+        strides = [stage[3] for stage in self.stages]
+        check(strides.count(2) == 4 and set(strides) <= {1, 2}, f"stages={self.stages} must stride by 2 four times")
+        check(self.stem >= 1 and self.head != 0, f"stem={self.stem} and head={self.head} must be at least 1")
+
+
+EncoderConfig = ResNetConfig | XceptionConfig | MobileNetV2Config
+
+
+def check_encoder(config: EncoderConfig) -> None:
+    check_finite(config)
+    check(config.in_channels >= 1, f"in_channels={config.in_channels} must be at least 1")
+    check(config.epsilon > 0, f"epsilon={config.epsilon} must be positive")
+
+
+@dataclass(frozen=True)
+class ASPPConfig:
+    """Atrous spatial pyramid pooling (arXiv:1706.05587, section 3.3)."""
+
+    rates: tuple[int, ...] = (12, 24, 36)
+    channels: int = 256  # of every branch and of the result
+    branches: ConvKind = "dense"  # the 3x3 atrous convolutions
+    refine: ConvKind | None = "dense"  # the 3x3 convolution after the projection
+    pool_first: bool = False  # image pooling comes first in the concatenation, not last
+    dropout: float = 0.5  # after the projection, while training
+    epsilon: float = 1e-5
+    kind: Literal["aspp"] = "aspp"
+
+    def __post_init__(self):
+        check_finite(self)
+        check(all(rate >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
+        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
+        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+
+
+@dataclass(frozen=True)
+class DPCConfig:
+    """A dense prediction cell (arXiv:1809.04184): separable 3x3 convolutions that read the encoder or one another."""
+
+    inputs: tuple[int, ...]  # for every branch the number of the branch it reads; -1: the encoder
+    rates: tuple[tuple[int, int], ...]  # its dilation, vertical and horizontal
+    channels: int = 256  # of every branch and of the result
+    dropout: float = 0.1  # before the projection, while training
+    epsilon: float = 1e-5
+    kind: Literal["dpc"] = "dpc"
+
+    def __post_init__(self):
+        check_finite(self)
+        check(len(self.inputs) == len(self.rates) >= 1, "inputs and rates must name the same branches, at least one")
+        known = all(-1 <= source < branch for branch, source in enumerate(self.inputs))
+        check(known, f"inputs={self.inputs} must name the encoder, -1, or earlier branches")
+        check(all(min(rate) >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
+        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
+        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The V3+ decoder: low-level features sharpen the upsampled pyramid (arXiv:1802.02611, section 3.1)."""
+
+    low_level_channels: int = 48
+    channels: int = 256
+    fuse: ConvKind = "separable"  # the 3x3 convolutions after the concatenation
+    depth: int = 1  # how many there are
+    epsilon: float = 1e-5
+
+    def __post_init__(self):
+        check_finite(self)
+        for name in ("low_level_channels", "channels", "depth"):
+            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class AuxHeadConfig:
+    """A second classifier on the encoder's middle features, for an auxiliary loss while training."""
+
+    channels: int = 256  # of its 3x3 convolution
+    dropout: float = 0.1
+    epsilon: float = 1e-5
+
+    def __post_init__(self):
+        check_finite(self)
+        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
+        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One DeepLab, whole. `decoder=None` is DeepLabV3; with a decoder it is V3+."""
+
+    num_classes: int
+    encoder: EncoderConfig
+    aspp: ASPPConfig | DPCConfig = ASPPConfig()
+    decoder: DecoderConfig | None = None
+    aux_head: AuxHeadConfig | None = None
+    align_corners: bool = True  # convention of every bilinear upsampling inside the model
+
+    def __post_init__(self):
+        check(1 <= self.num_classes <= 254, f"num_classes={self.num_classes} must be 1 to 254; masks keep 255 for void")

@@ -1,0 +1,37 @@
+"""Where an encoder dilates instead of striding (arXiv:1706.05587, section 3.1): one rule for all of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from deeplab_jax.architecture import DilationRule
+
+
+class Steps(NamedTuple):
+    """How one unit of an encoder moves over its input."""
+
+    stride: int
+    first: int  # dilation of the unit's convolution that would stride
+    dilation: int  # of its others
+
+
+def replace_strides(strides: Sequence[int], before: int, output_stride: int, rule: DilationRule) -> list[Steps]:
+    """The steps of every unit, given the stride that each has in the plain network.
+
+    Once the output stride is reached a unit multiplies the dilation instead of striding. By the rule "whole-stage"
+    (segmentation_models_pytorch) all of that unit dilates already; by "after-strided-unit" (timm, torchvision,
+    TensorFlow) the convolution that would have strided keeps the dilation so far.
+
+    Args:
+        strides: of every unit, in order.
+        before: stride of what lies before the first unit.
+        output_stride: of the encoder.
+        rule: whether the unit that would have strided dilates.
+    """
+    steps, total, dilation = [], before, 1
+    for stride in strides:
+        first = dilation
+        if total * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        total *= stride
+        steps.append(Steps(stride, dilation if rule == "whole-stage" else first, dilation))
+    return steps

@@ -1,0 +1,208 @@
+"""Protocol Buffers' wire format with TensorFlow's tensors and graphs in it.
+
+Nothing here recurses, and no size is trusted.
+"""
+
+import math
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# TensorFlow's numbers of the numeric types; files are little-endian. NumPy has no bfloat16: it is widened to float32.
+BFLOAT16 = 14
+TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", BFLOAT16: "<u2", 17: "<u2", 19: "<f2"}
+TYPES |= {22: "<u4", 23: "<u8"}
+FLOATS = (1, 2, BFLOAT16, 19)
+# Where a TensorProto lists its values when it does not hold them as raw bytes; integers and halves come as varints.
+VALUE_FIELDS = {1: 5, 2: 6, 3: 7, 9: 10, BFLOAT16: 13, 19: 13}
+VARINT_VALUES = (3, 9, BFLOAT16, 19)
+MAX_NODES = 1 << 17  # far above any DeepLab's: it bounds the memory a crafted file can ask for
+
+
+class Malformed(ValueError):
+    """Bytes that are not what they should be; the reader of a file turns it into an InputError with the file's name."""
+
+
+class Unsupported(ValueError):
+    """Bytes in a form that is not read here; the message, which follows the file's name, says what to give instead."""
+
+
+class Wire(IntEnum):
+    VARINT = 0
+    FIXED64 = 1
+    BYTES = 2
+    FIXED32 = 5
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The unsigned number at a place, and the place after it. A negative one reads as its two's complement."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise Malformed("it ends within a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+    else:
+        raise Malformed("a number does not end")
+    if value >> 64:
+        raise Malformed("a number exceeds 64 bits")
+    return value, at
+
+
+def varints(data: memoryview) -> Iterator[int]:
+    """The numbers of a packed field."""
+    at = 0
+    while at < len(data):
+        value, at = varint(data, at)
+        yield value
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
+    """(field number, wire type, value) in the file's order: an int for a varint, the bytes for all else.
+
+    A field of another wire type than expected is an unknown one to Protocol Buffers, so callers match on both.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = varint(message, at)
+        wire = tag & 7
+        if wire == Wire.VARINT:
+            value, at = varint(message, at)
+        else:
+            if wire == Wire.BYTES:
+                size, at = varint(message, at)
+            elif wire in (Wire.FIXED32, Wire.FIXED64):
+                size = 4 if wire == Wire.FIXED32 else 8
+            else:
+                raise Malformed(f"a field has the unused wire type {wire}")
+            if size > len(message) - at:
+                raise Malformed(f"a field claims {size} bytes where {len(message) - at} are left")
+            value, at = message[at : at + size], at + size
+        yield tag >> 3, wire, value
+
+
+def text(value: memoryview) -> str:
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("a name is not UTF-8") from None
+
+
+def tensor_type(message: memoryview) -> int:
+    return next((value for number, wire, value in fields(message) if (number, wire) == (1, Wire.VARINT)), 0)
+
+
+def read_tensor(message: memoryview, room: int) -> np.ndarray:
+    """The array of a TensorProto, whose last value stands for all after it: at most `room` bytes larger than that."""
+    dtype, shape, raw = tensor_type(message), (), bytearray()
+    if dtype not in VALUE_FIELDS:
+        raise Malformed(f"a constant has the unexpected type {dtype}")
+    for field in fields(message):
+        match field:
+            case 2, Wire.BYTES, value:
+                shape = read_shape(value)
+            case 4, Wire.BYTES, value:
+                raw = bytearray(value)
+    count, itemsize = math.prod(shape), np.dtype(TYPES[dtype]).itemsize
+    size = count * itemsize
+    if size > len(message) + room:
+        raise Malformed(f"a constant of shape {shape} is larger than the file holds")
+    if not raw:
+        for number, wire, value in fields(message):
+            if number != VALUE_FIELDS[dtype]:
+                continue
+            if dtype in VARINT_VALUES:
+                for item in [value] if isinstance(value, int) else varints(value):
+                    raw += (item % (1 << 8 * itemsize)).to_bytes(itemsize, "little")
+            elif wire != Wire.VARINT:
+                raw += value
+        if len(raw) % itemsize == 0 and len(raw) < size:
+            raw += (raw[-itemsize:] or bytes(itemsize)) * (count - len(raw) // itemsize)
+    if len(raw) != size:
+        raise Malformed(f"a constant of shape {shape} has {len(raw)} bytes instead of {size}")
+    return widened(np.frombuffer(raw, TYPES[dtype]), dtype).reshape(shape)
+
+
+def read_shape(message: memoryview) -> tuple[int, ...]:
+    """A TensorShapeProto."""
+    shape = []
+    for field in fields(message):
+        match field:
+            case 2, Wire.BYTES, dimension:
+                sizes = [value for number, wire, value in fields(dimension) if (number, wire) == (1, Wire.VARINT)]
+                shape.append(sizes[-1] if sizes else 0)
+            case 3, Wire.VARINT, unknown if unknown:
+                raise Malformed("a shape is unknown")
+    # A negative size reads as a huge one. Zeros must not hide sizes that NumPy cannot multiply.
+    if len(shape) > 8 or math.prod(max(size, 1) for size in shape) >= 1 << 40:
+        raise Malformed("a shape is negative or larger than any variable's")
+    return tuple(shape)
+
+
+def widened(values: np.ndarray, dtype: int) -> np.ndarray:
+    return (values.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else values
+
+
+class Node(NamedTuple):
+    """What is needed of a NodeDef: its first two inputs, and the attributes `value` and `dilations`."""
+
+    name: str
+    op: str
+    inputs: list[str]
+    tensor: memoryview
+    dilations: list[int]
+
+
+def read_nodes(graph: memoryview) -> Iterator[Node]:
+    """The nodes of a GraphDef, no two of one name."""
+    names = set()
+    for field in fields(graph):
+        match field:
+            case 1, Wire.BYTES, message:
+                node = _node(message)
+                if node.name in names or len(names) >= MAX_NODES:
+                    raise Malformed(f"the graph has a second node {node.name!r}, or too many")
+                names.add(node.name)
+                yield node
+            case 1, Wire.VARINT, _:
+                raise Unsupported("is a SavedModel; name a checkpoint or a frozen graph")
+
+
+def _node(message: memoryview) -> Node:
+    name, op, inputs, attributes = "", "", [], {}
+    for field in fields(message):
+        match field:
+            case 1, Wire.BYTES, value:
+                name = text(value)
+            case 2, Wire.BYTES, value:
+                op = text(value)
+            case 3, Wire.BYTES, value if len(inputs) < 2:
+                inputs.append(text(value).partition(":")[0])
+            case 5, Wire.BYTES, value:
+                pair = {number: part for number, wire, part in fields(value) if wire == Wire.BYTES}
+                if pair.get(1) in (b"value", b"dilations"):
+                    attributes[bytes(pair[1])] = pair.get(2, memoryview(b""))
+    tensor, integers = (_submessage(attributes.get(key), number) for key, number in ((b"value", 8), (b"dilations", 1)))
+    return Node(name, op, inputs, tensor, _int_list(integers))
+
+
+def _submessage(message: memoryview | None, number: int) -> memoryview:
+    found = [value for n, wire, value in fields(message or memoryview(b"")) if (n, wire) == (number, Wire.BYTES)]
+    return found[-1] if found else memoryview(b"")
+
+
+def _int_list(message: memoryview) -> list[int]:
+    """The integers of an attribute's ListValue."""
+    numbers = []
+    for field in fields(message):
+        match field:
+            case 3, Wire.VARINT, value:
+                numbers.append(value)
+            case 3, Wire.BYTES, value:
+                numbers.extend(varints(value))
+    return numbers

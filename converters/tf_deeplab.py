@@ -1,0 +1,192 @@
+"""Google's research/deeplab (TensorFlow 1): its variables, by name, to and from our models."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converters import rules
+from deeplab_jax.architecture import (
+    DPCConfig,
+    MobileNetV2Config,
+    ModelConfig,
+    ResNetConfig,
+    XceptionConfig,
+)
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.models import DeepLab, presets
+
+
+def convolution(ours: str, theirs: str) -> rules.Rules:
+    """A convolution and its BatchNorm, in a ConvNorm of ours and a scope of theirs."""
+    return (f"{ours}.conv", theirs), (f"{ours}.norm", f"{theirs}/BatchNorm")
+
+
+def separable(ours: str, theirs: str) -> rules.Rules:
+    return (
+        (f"{ours}.conv.depthwise", f"{theirs}_depthwise"),
+        (f"{ours}.conv.norm", f"{theirs}_depthwise/BatchNorm"),
+        (f"{ours}.conv.pointwise", f"{theirs}_pointwise"),
+        (f"{ours}.norm", f"{theirs}_pointwise/BatchNorm"),
+    )
+
+
+def resnet(config: ResNetConfig) -> rules.Rules:
+    scope = "resnet_v1_101" if config.blocks == presets.RESNETS["resnet101"].blocks else "resnet_v1_50"
+    unit = f"{scope}/block{{s}}/unit_{{u+1}}/bottleneck_v1"
+    return (
+        *convolution("encoder.stem.convs.{i}", f"{scope}/conv1_{{i+1}}" if config.deep_stem else f"{scope}/conv1"),
+        ("encoder.stage{s}.{u}.conv{n}", f"{unit}/conv{{n}}"),
+        ("encoder.stage{s}.{u}.norm{n}", f"{unit}/conv{{n}}/BatchNorm"),
+        *convolution("encoder.stage{s}.{u}.shortcut", f"{unit}/shortcut"),
+    )
+
+
+def xception(config: XceptionConfig) -> rules.Rules:
+    scope = next(
+        name
+        for name, theirs in presets.TF_ENCODERS.items()
+        if isinstance(theirs, XceptionConfig) and (theirs.entry, theirs.middle) == (config.entry, config.middle)
+    )
+    flows = [f"entry_flow/block{i + 1}/unit_1" for i in range(len(config.entry))]
+    flows += [f"middle_flow/block1/unit_{i + 1}" for i in range(config.middle)]
+    flows += ["exit_flow/block1/unit_1", "exit_flow/block2/unit_1"]
+    table = [
+        *convolution("encoder.stem.first", f"{scope}/entry_flow/conv1_1"),
+        ("encoder.stem.second", f"{scope}/entry_flow/conv1_2"),
+        ("encoder.stem.norm", f"{scope}/entry_flow/conv1_2/BatchNorm"),
+    ]
+    for index, flow in enumerate(flows):
+        unit = f"{scope}/{flow}/xception_module"
+        table += separable(f"encoder.units.{index}.convs.{{j}}", f"{unit}/separable_conv{{j+1}}")
+        table += convolution(f"encoder.units.{index}.shortcut", f"{unit}/shortcut")
+    return table
+
+
+def mobilenet_v2(config: MobileNetV2Config) -> rules.Rules:
+    first, unit = "MobilenetV2/expanded_conv", "MobilenetV2/expanded_conv_{i}"
+    return (
+        *convolution("encoder.stem", "MobilenetV2/Conv"),
+        ("encoder.units.0.depthwise", f"{first}/depthwise"),
+        ("encoder.units.0.depthwise_norm", f"{first}/depthwise/BatchNorm"),
+        *convolution("encoder.units.0.project", f"{first}/project"),
+        *convolution("encoder.units.{i}.expand", f"{unit}/expand"),
+        ("encoder.units.{i}.depthwise", f"{unit}/depthwise"),
+        ("encoder.units.{i}.depthwise_norm", f"{unit}/depthwise/BatchNorm"),
+        *convolution("encoder.units.{i}.project", f"{unit}/project"),
+    )
+
+
+ENCODERS = {ResNetConfig: resnet, XceptionConfig: xception, MobileNetV2Config: mobilenet_v2}
+
+HEAD = (
+    *convolution("aspp.pool", "image_pooling"),
+    *convolution("aspp.point", "aspp0"),
+    *separable("aspp.atrous.{i}", "aspp{i+1}"),
+    *convolution("aspp.project", "concat_projection"),
+    *convolution("decoder.reduce", "decoder/feature_projection0"),
+    *separable("decoder.fuse.{i}", "decoder/decoder_conv{i}"),
+    ("classifier", "logits/semantic"),
+)
+
+DENSE_ASPP = convolution("aspp.atrous.{i}", "aspp{i+1}")
+DENSE_DECODER = convolution("decoder.fuse.{i}", "decoder/decoder_conv0/decoder_conv0_{i+1}")
+
+CELL = (
+    *separable("aspp.branches.{i}", "meta_architecture/branch{i}"),
+    *convolution("aspp.project", "meta_architecture/concat_projection"),
+)
+
+
+def names(config: ModelConfig) -> rules.Rules:
+    """Our module names and theirs, for this architecture."""
+    table = list(ENCODERS[type(config.encoder)](config.encoder))
+    if isinstance(config.aspp, DPCConfig):
+        table += CELL
+    elif config.aspp.branches == "dense":
+        table += DENSE_ASPP
+    if config.decoder and config.decoder.fuse == "dense":
+        table += DENSE_DECODER
+    return *table, *HEAD
+
+
+def from_variables(variables: Mapping[str, Any], config: ModelConfig) -> DeepLab:
+    """A model in evaluation mode from variable names -> arrays. Strict.
+
+    Raises:
+        InputError: with every missing, unexpected or misshapen variable.
+    """
+    return rules.load(config, names(config), variables, rules.TENSORFLOW)
+
+
+def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
+    """The model's weights under their names, in TensorFlow's layouts."""
+    return rules.save(model, names(model.config), rules.TENSORFLOW)
+
+
+def infer_config(
+    variables: Mapping[str, Any], output_stride: int | None = None, atrous_rates: tuple[int, ...] | None = None
+) -> ModelConfig:
+    """The architecture, read off names and shapes.
+
+    Args:
+        variables: names -> arrays.
+        output_stride: of the encoder; no variable records it, so by default 8, at which Google exports its models.
+        atrous_rates: of the pyramid, where it has any; by default 12, 24, 36 at output stride 8 and half that at 16.
+
+    Raises:
+        InputError: where these are not the variables of a DeepLab with a known encoder.
+    """
+    variant, stem = infer_variant(variables)
+    for name in (stem, "logits/semantic/weights"):
+        if name not in variables or len(variables[name].shape) != 4:
+            raise InputError(f"these are not the variables of research/deeplab: {name} is missing or no convolution")
+    *_, in_channels, width = variables[stem].shape
+    atrous = any(name.startswith("aspp1") for name in variables)
+    return presets.tf_deeplab(
+        variant,
+        variables["logits/semantic/weights"].shape[-1],
+        output_stride or 8,
+        atrous_rates=atrous_rates if atrous else (),
+        decoder=any(name.startswith("decoder/") for name in variables),
+        dense_prediction_cell=any(name.startswith("meta_architecture/") for name in variables),
+        separable=not any(
+            name in variables for name in ("aspp1/weights", "decoder/decoder_conv0/decoder_conv0_1/weights")
+        ),
+        depth_multiplier=width / presets.MOBILENET_V2.stem if variant == "mobilenet_v2" else 1.0,
+        in_channels=in_channels,
+    )
+
+
+def recorded(rates: Mapping[str, int]) -> tuple[int | None, tuple[int, ...] | None]:
+    """Output stride and rates of the pyramid, read off the dilation of every convolution of a frozen graph."""
+    last = r"(MobilenetV2/expanded_conv_16|exit_flow/block2/unit_1/.*/separable_conv1|block4/unit_1/.*/conv2)"
+    last_rates = {rate for name, rate in rates.items() if re.search(last, name)}
+    pyramid = {match[1]: rate for name, rate in rates.items() if (match := re.match(r"aspp([1-9])", name)) and rate > 1}
+    output_stride = {1: 32, 2: 16, 4: 8}.get(max(last_rates, default=0))
+    return output_stride, tuple(rate for _, rate in sorted(pyramid.items())) or None
+
+
+def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:
+    """The encoder's `model_variant`, and the name of its first convolution's kernel."""
+    scopes = {name.split("/")[0] for name in variables}
+    for variant, config in presets.TF_ENCODERS.items():
+        first = next(theirs for ours, theirs in ENCODERS[type(config)](config) if ours.startswith("encoder.stem."))
+        stem = f"{first.replace('{i+1}', '1')}/weights"
+        if stem.split("/")[0] in scopes and (not isinstance(config, ResNetConfig) or stem in variables):
+            return variant, stem
+    known = ", ".join(presets.TF_ENCODERS)
+    raise InputError(
+        f"these variables belong to none of the encoders {known}; their scopes are {', '.join(sorted(scopes))}"
+    )
+
+
+def preprocessing(config: ModelConfig, size: tuple[int, int]) -> PreprocessConfig:
+    """Pictures as the original takes them: padded to the size, x / 127.5 - 1, or mean-free for the plain ResNets."""
+    if isinstance(config.encoder, ResNetConfig) and not config.encoder.deep_stem:
+        red, green, blue = 123.15, 115.90, 103.06
+        grey = (red + green + blue) / 3
+        return PreprocessConfig(size, "pad", (red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), grey)
+    return PreprocessConfig(size, "pad", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 127.5)

@@ -1,0 +1,60 @@
+"""torchvision's `deeplabv3_resnet50` and `deeplabv3_resnet101`, with or without auxiliary head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converters import rules, smp, torch_encoders
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.models import DeepLab, presets
+
+HEAD = (
+    *smp.aspp("classifier.0", branches=3),
+    ("aspp.refine.conv", "classifier.1"),
+    ("aspp.refine.norm", "classifier.2"),
+    ("classifier", "classifier.4"),
+    ("aux_head.hidden.conv", "aux_classifier.0"),
+    ("aux_head.hidden.norm", "aux_classifier.1"),
+    ("aux_head.classifier", "aux_classifier.4"),
+)
+
+
+def names(config: ModelConfig) -> rules.Rules:
+    """Our module names and torchvision's, for this architecture."""
+    return *torch_encoders.names(config.encoder, "backbone."), *HEAD
+
+
+def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepLab:
+    """A model in evaluation mode from torchvision's names -> arrays or tensors. Strict.
+
+    Raises:
+        InputError: with every missing, unexpected or misshapen tensor.
+    """
+    backbone_name(config)
+    return rules.load(config, names(config), state_dict, rules.TORCH)
+
+
+def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
+    """The model's weights under torchvision's names. Raises InputError where torchvision builds no such model."""
+    backbone_name(model.config)
+    return rules.save(model, names(model.config), rules.TORCH)
+
+
+def backbone_name(config: ModelConfig) -> str:
+    """Raises InputError where torchvision builds no such model."""
+    for name in ("resnet50", "resnet101"):
+        if config == presets.torchvision_deeplabv3(name, config.num_classes, config.aux_head is not None):
+            return name
+    raise InputError("torchvision builds no such model; see presets.torchvision_deeplabv3 for those it does")
+
+
+def infer_config(state_dict: Mapping[str, Any]) -> ModelConfig:
+    """The architecture, read off names and shapes. Raises InputError where this is none of torchvision's."""
+    backbone = torch_encoders.infer(state_dict, "backbone.")
+    head = state_dict.get("classifier.4.weight")
+    if backbone not in ("resnet50", "resnet101") or head is None:
+        raise InputError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101")
+    aux = any(name.startswith("aux_classifier.") for name in state_dict)
+    return presets.torchvision_deeplabv3(backbone, head.shape[0], aux)

@@ -1,0 +1,54 @@
+"""Against the real torchvision, with random weights and random BatchNorm statistics, at odd sizes."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from conftest import randomise_torch
+from converters import torchvision
+from deeplab_jax.errors import InputError
+from deeplab_jax.models import presets
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
+segmentation = pytest.importorskip("torchvision.models.segmentation")
+
+
+def random_torchvision(backbone: str, aux: bool = True):
+    torch.manual_seed(0)
+    build = getattr(segmentation, f"deeplabv3_{backbone}")
+    return randomise_torch(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+def test_both_outputs_equal_and_the_same_weights_back(backbone):
+    model = random_torchvision(backbone)
+    state_dict = model.state_dict()
+    config = torchvision.infer_config(state_dict)
+    assert config == presets.torchvision_deeplabv3(backbone, 21, aux_loss=True)
+    ours = torchvision.from_state_dict(state_dict, config)
+    images = np.random.default_rng(0).normal(size=(2, 97, 161, 3)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images).permute(0, 3, 1, 2))
+    found = nnx.jit(lambda model, images: model.with_auxiliary(images))(ours, images)
+    for logits, name in zip(found, ("out", "aux"), strict=True):
+        theirs = expected[name].permute(0, 2, 3, 1).numpy()
+        # Float32 sums in another order differ by some 4e-6 here; 1e-4 would show any wrong constant.
+        assert np.abs(logits - theirs).max() <= 1e-4 * np.abs(theirs).max(), name
+
+    back = {name: torch.from_numpy(array) for name, array in torchvision.to_state_dict(ours).items()}
+    random_torchvision(backbone).load_state_dict(back, strict=True)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state_dict.items() if "num_b" not in name)
+
+
+def test_without_auxiliary_head():
+    state_dict = random_torchvision("resnet50", aux=False).state_dict()
+    config = torchvision.infer_config(state_dict)
+    assert config.aux_head is None
+    assert torchvision.from_state_dict(state_dict, config).aux_head is None
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(InputError, match="not the weights of torchvision's deeplabv3_resnet50"):
+        torchvision.infer_config(segmentation.deeplabv3_mobilenet_v3_large(weights_backbone=None).state_dict())
+    with pytest.raises(InputError, match="torchvision builds no such model"):
+        torchvision.from_state_dict({}, presets.smp_deeplabv3("resnet50", 21))

@@ -2,17 +2,20 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import SHARED
 from deeplab_jax.config import IGNORE, PreprocessConfig
 from deeplab_jax.data.classes import default_palette
-from deeplab_jax.data.fit import fit_image, fit_mask, place
+from deeplab_jax.data.fit import Placement, fit_image, fit_mask, place
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
+from deeplab_jax.inference.images import preprocess
 
 PREPROCESS = PreprocessConfig(size=(40, 56))
 
@@ -25,6 +28,41 @@ def test_camvid(camvid):
     assert sample.image.shape == (360, 480, 3)
     assert (raw == 11).any()
     np.testing.assert_array_equal(sample.mask, np.where(raw == 11, IGNORE, raw))
+
+
+def test_voc(tmp_path):
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    ids = np.array([[0, 12, 255], [20, 1, 0]], np.uint8)
+    mask = Image.fromarray(ids, "P")
+    mask.putpalette([channel for colour in default_palette(256) for channel in colour])
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "JPEGImages" / "2007_000001.jpg")
+    mask.save(tmp_path / "SegmentationClass" / "2007_000001.png")
+    names = tmp_path / "ImageSets" / "Segmentation" / "val.txt"
+    names.write_text("2007_000001\n")
+    dataset = open_dataset(tmp_path, "voc", "val")
+    assert (len(dataset), dataset.classes.names[12]) == (1, "dog")
+    np.testing.assert_array_equal(dataset[0].mask, ids)
+
+    names.write_text("2007_000001\n2007_000002\n")
+    with pytest.raises(InputError, match=r"val.txt names a picture whose .*2007_000002.jpg is missing \(and 1 more\)"):
+        open_dataset(tmp_path, "voc", "val")
+    with pytest.raises(InputError, match=r"train.txt is missing; --data.root must be the folder that holds JPEGImages"):
+        open_dataset(tmp_path, "voc", "train")
+
+
+def test_voc_masks_hold_ids_not_colours():
+    root = SHARED / "data" / "voc2012_sample" / "VOCdevkit" / "VOC2012"
+    if not root.is_dir():
+        pytest.skip(reason="the sample of PASCAL VOC is not here")
+    dataset = open_dataset(root, "voc", "val")
+    assert len(dataset) == 73
+    sample = dataset[0]
+    with Image.open(root / "SegmentationClass" / f"{sample.name[:-4]}.png") as mask:
+        colours = np.array(mask.convert("RGB"))
+    # The colour of every id in VOC's own code; 255 is (224, 224, 192) there.
+    by_id = np.array([*default_palette(21), *[(224, 224, 192)] * 235], np.uint8)
+    np.testing.assert_array_equal(by_id[sample.mask], colours)
 
 
 def test_folder(shapes_folder):
@@ -180,20 +218,38 @@ def test_a_fault_met_while_batching_is_the_same_error(broken):
 def test_absent_root_and_unknown_format(tmp_path):
     with pytest.raises(InputError, match=r"absent does not exist or is no folder; give its place with --data\.root"):
         open_dataset(tmp_path / "absent", "folder", "val")
-    with pytest.raises(InputError, match="format 'voc7' is not known; choose one of camvid, folder"):
+    with pytest.raises(InputError, match="format 'voc7' is not known; choose one of camvid, folder, voc"):
         open_dataset(tmp_path, "voc7", "val")
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 56), (20, 28), (100, 56), (33, 200), (1, 400), (300, 1)])
 def test_letterbox_keeps_the_aspect(height, width):
     spot = place(height, width, PREPROCESS)
-    image, _ = fit_image(np.full((height, width, 3), 200, np.uint8), PREPROCESS)
+    image = fit_image(np.full((height, width, 3), 200, np.uint8), PREPROCESS)
     mask = fit_mask(np.ones((height, width), np.uint8), PREPROCESS)
     assert image.shape == (40, 56, 3)
     assert abs(spot.height / height - spot.width / width) <= 1 / min(height, width)
     np.testing.assert_array_equal(mask == 1, (image == 200).all(-1))
     np.testing.assert_array_equal(mask == IGNORE, (image == PREPROCESS.padding_value).all(-1))
     assert (mask == 1).sum() == spot.height * spot.width
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(40, 56, (40, 56)), (20, 28, (20, 28)), (7, 56, (7, 56)), (80, 28, (40, 14)), (41, 200, (11, 56))],
+)
+def test_pad_puts_the_picture_in_the_corner_and_never_enlarges_it(height, width, expected):
+    config = replace(PREPROCESS, resize_mode="pad", padding_value=127.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert place(height, width, config) == Placement(0, 0, *expected)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    found, spot = preprocess(picture[..., ::-1], config)
+    outside = np.ones((40, 56), bool)
+    outside[spot.window] = False
+    assert (found[outside] == 0).all()  # 127.5, which no uint8 picture could hold
+    if expected == (height, width):
+        np.testing.assert_allclose(found[spot.window], picture / 127.5 - 1, atol=1e-6)
+    mask = fit_mask(np.ones((height, width), np.uint8), config)
+    np.testing.assert_array_equal(mask == IGNORE, outside)
 
 
 def test_masks_are_resized_without_new_values():

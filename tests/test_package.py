@@ -31,6 +31,17 @@ def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_p
     np.testing.assert_array_equal(found(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
 
 
+def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
+    config = PreprocessConfig((49, 65), "pad", padding_value=127.5)
+    classes = read_package(tiny_package).classes
+    jax_backend.save(tmp_path / "p", jax_backend.load_model(tiny_package), classes, config)
+    assert read_package(tmp_path / "p").preprocess == config
+    written = json.loads((tmp_path / "p" / "inference_config.json").read_text())["network_input"]
+    assert (written["resize_mode"], written["padding_value"]) == ("letterbox", 127)  # the nearest that others can do
+    usual = json.loads((tiny_package / "inference_config.json").read_text())["network_input"]
+    assert "exact" not in usual
+
+
 def test_weights_come_back_bit_by_bit(tiny_package):
     from safetensors.numpy import load_file
 

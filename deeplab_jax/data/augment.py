@@ -65,7 +65,7 @@ def resample(
     mask: UInt8[Array, "h w"],
     matrix: Float[Array, "2 3"],
     size: tuple[int, int],
-    padding_value: int,
+    padding_value: float,
 ) -> tuple[Float[Array, "h2 w2 3"], Int[Array, "h2 w2"]]:
     """The picture in 0..1 and the mask, seen through the matrix."""
     height, width = mask.shape

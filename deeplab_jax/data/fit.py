@@ -17,30 +17,42 @@ class Placement:
     height: int
     width: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
 
 def place(height: int, width: int, config: PreprocessConfig) -> Placement:
-    """The largest centred rectangle of the picture's aspect ("letterbox"), or all of the input ("stretch")."""
+    """The rectangle of the network input that the picture covers; see `ResizeMode`."""
     input_height, input_width = config.size
     if config.resize_mode == "stretch":
         return Placement(0, 0, input_height, input_width)
     scale = min(input_width / width, input_height / height)
+    if config.resize_mode == "pad" and scale >= 1:
+        return Placement(0, 0, height, width)
     h, w = max(int(height * scale), 1), max(int(width * scale), 1)
+    if config.resize_mode == "pad":
+        return Placement(0, 0, h, w)
     return Placement((input_height - h) // 2, (input_width - w) // 2, h, w)
 
 
-def fit_image(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Placement]:
-    """(h, w, 3) uint8 to (*config.size, 3) uint8, bilinear, grey around it; and where the picture lies."""
+def resize(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Placement]:
+    """(h, w, 3) uint8 in the size it has in the network input, bilinear; and its place there."""
     spot = place(image.shape[0], image.shape[1], config)
-    canvas = np.full((*config.size, image.shape[2]), config.padding_value, image.dtype)
-    rows, columns = slice(spot.top, spot.top + spot.height), slice(spot.left, spot.left + spot.width)
-    canvas[rows, columns] = cv2.resize(image, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR)
-    return canvas, spot
+    return cv2.resize(image, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR), spot
+
+
+def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """(h, w, 3) uint8 to (*config.size, 3) uint8, grey around it."""
+    picture, spot = resize(image, config)
+    canvas = np.full((*config.size, image.shape[2]), round(config.padding_value), image.dtype)
+    canvas[spot.window] = picture
+    return canvas
 
 
 def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w) uint8 class ids to config.size, nearest neighbour, IGNORE around it."""
     spot = place(mask.shape[0], mask.shape[1], config)
     canvas = np.full(config.size, IGNORE, mask.dtype)
-    rows, columns = slice(spot.top, spot.top + spot.height), slice(spot.left, spot.left + spot.width)
-    canvas[rows, columns] = cv2.resize(mask, (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    canvas[spot.window] = cv2.resize(mask, (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
     return canvas

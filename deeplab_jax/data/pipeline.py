@@ -37,7 +37,7 @@ def eval_batches(dataset: Dataset, preprocess: PreprocessConfig, batch_size: int
 
 
 def fit_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:
-    return {"image": fit_image(sample.image, preprocess)[0], "mask": fit_mask(sample.mask, preprocess)}
+    return {"image": fit_image(sample.image, preprocess), "mask": fit_mask(sample.mask, preprocess)}
 
 
 def _reading(threads: int) -> grain.ReadOptions:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.data.fit import Placement, fit_image
+from deeplab_jax.data.fit import Placement, resize
 
 
 class HostArray(np.ndarray):
@@ -33,9 +33,16 @@ class SemanticSegmentationResult:
 
 def preprocess(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Placement]:
     """(H, W, 3) uint8 BGR to (*config.size, 3) float32 network input in RGB, and where the picture lies in it."""
-    fitted, spot = fit_image(image, config)
-    pixels = fitted[..., ::-1].astype(np.float32) / np.float32(255)
-    return (pixels - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32), spot
+    picture, spot = resize(image, config)
+    canvas = np.empty((*config.size, 3), np.float32)
+    canvas[:] = normalise(np.float32(config.padding_value), config)
+    canvas[spot.window] = normalise(picture[..., ::-1].astype(np.float32), config)
+    return canvas, spot
+
+
+def normalise(pixels: np.ndarray | np.float32, config: PreprocessConfig) -> np.ndarray:
+    """Grey levels 0..255 to what the network was trained on, per RGB channel."""
+    return (pixels / np.float32(255) - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
 
 
 def postprocess(

@@ -4,7 +4,8 @@ It is the folder format of the shared inference API, plus the keys and files tha
 
     model_config.json       which engine runs it: {"backend_type": "jax" | "onnx", ...}
     class_names.txt         one name a line, in the order of the ids; `background` among them
-    inference_config.json   network input and post-processing; our own key: "palette"
+    inference_config.json   network input and post-processing; our own keys: "palette" and, where the shared API
+                            has no words for it, "exact" (how pictures are fitted)
     architecture.json, weights.safetensors     (jax)
     weights.onnx                               (onnx)
 """
@@ -131,17 +132,20 @@ def check_supported(path: Path, inference: dict[str, Any]) -> None:
 
 def _inference_config(classes: Classes, preprocess: PreprocessConfig) -> dict[str, Any]:
     height, width = preprocess.size
+    exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
+    nearest = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
+    shared = {"resize_mode": nearest, "padding_value": int(preprocess.padding_value)}
     return {
         "image_pre_processing": {},
         "network_input": {
             "training_input_size": {"height": height, "width": width},
             "dynamic_spatial_size_supported": False,
             "color_mode": "rgb",
-            "resize_mode": preprocess.resize_mode,
-            "padding_value": preprocess.padding_value,
+            **shared,
             "input_channels": 3,
             "scaling_factor": 255,
             "normalization": [list(preprocess.mean), list(preprocess.std)],
+            **({"exact": exact} if exact != shared else {}),
         },
         "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": MAX_BATCH},
         "post_processing": {"type": "softmax", "fused": False},
@@ -164,6 +168,7 @@ def _preprocess(path: Path, network_input: dict[str, Any]) -> PreprocessConfig:
         "mean": normalization[0],
         "std": normalization[1],
         "padding_value": network_input.get("padding_value") or 0,
+        **from_dict(dict, network_input.get("exact") or {}, f"{path}: exact"),
     }
     return from_dict(PreprocessConfig, values, f"{path}: network_input")
 

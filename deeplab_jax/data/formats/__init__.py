@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from deeplab_jax.data.dataset import Dataset
-from deeplab_jax.data.formats import camvid, folder
+from deeplab_jax.data.formats import camvid, folder, voc
 from deeplab_jax.errors import InputError
 
-FORMATS = {"camvid": camvid.open, "folder": folder.open}
+FORMATS = {"camvid": camvid.open, "folder": folder.open, "voc": voc.open}
 
 
 def open_dataset(root: Path, format: str, split: str) -> Dataset:

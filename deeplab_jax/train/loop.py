@@ -20,7 +20,8 @@ from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import PARTIAL
 from deeplab_jax.train.checkpoint import Checkpoints
 from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
-from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step
+from deeplab_jax.train.start import normalisation_differs
+from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step, start_state
 from deeplab_jax.train.track import Tracker
 
 
@@ -58,10 +59,12 @@ def train(config: Experiment, out: Path) -> float:
 
     # ---------------------------------------------------------------- resume
     checkpoints = Checkpoints(out / "checkpoints")
-    start, best, losses = 0, -1.0, []
+    start, best, losses, left = 0, -1.0, [], []
     if restored := checkpoints.restore(state):
         state, figures = restored
         start, best, losses = int(state.step), figures["best_miou"], figures["losses"]
+    elif config.start.package:
+        state, left = start_state(config, graph, state, classes.names, shardings)
     for _ in eval_batches(val_set, config.preprocess, batch_size, data.threads):
         pass  # a file that cannot be used shows now, not at the first validation
 
@@ -83,6 +86,11 @@ def train(config: Experiment, out: Path) -> float:
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         if start:
             track.say(f"going on after step {start}")
+        elif config.start.package:
+            untouched = f"; not its {', '.join(left)}" if left else ""
+            track.say(f"starting from the weights of {config.start.package}{untouched}")
+            if note := normalisation_differs(config.start.package, config.preprocess):
+                track.say(f"warning: {note}")
         done = start
         try:
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):

@@ -1,6 +1,6 @@
 """One step of training and of validation: pure functions of their arguments, jitted over the mesh."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from deeplab_jax.models.weights import abstract_model
 from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
+from deeplab_jax.train.start import continue_training, transfer_learning
 
 
 class TrainState(NamedTuple):
@@ -42,6 +43,19 @@ def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, 
     return graph, init()
 
 
+def start_state(
+    config: Experiment, graph: nnx.GraphDef, state: TrainState, class_names: Sequence[str], shardings: Shardings
+) -> tuple[TrainState, list[str]]:
+    """The state before the first step with a package's weights; and the names of the tensors it did not give."""
+    model, left = nnx.merge(graph, state.params, state.stats, copy=True), []
+    if config.start.package and config.start.mode == "continue_training":
+        continue_training(model, config.start.package, class_names)
+    elif config.start.package:
+        left = transfer_learning(model, config.start.package)
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return state._replace(**jax.device_put({"params": params, "stats": stats}, shardings.state)), left
+
+
 def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
     """(state, batch) -> (state, metrics); the state is donated."""
     optimizer = make_optimizer(config.train)
@@ -55,8 +69,13 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
 
         def loss_of(params: nnx.State) -> tuple[Array, nnx.State]:
             model = nnx.merge(graph, params, state.stats, copy=True)
-            logits = model(images, rngs=nnx.Rngs(dropout=dropout_key))
-            return cross_entropy(logits, ids), nnx.state(model, nnx.BatchStat)
+            rngs = nnx.Rngs(dropout=dropout_key)
+            if config.model.aux_head:
+                logits, auxiliary = model.with_auxiliary(images, rngs=rngs)
+                loss = cross_entropy(logits, ids) + config.train.auxiliary_weight * cross_entropy(auxiliary, ids)
+            else:
+                loss = cross_entropy(model(images, rngs=rngs), ids)
+            return loss, nnx.state(model, nnx.BatchStat)
 
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)

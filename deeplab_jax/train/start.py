@@ -1,0 +1,99 @@
+"""What a run starts from besides random weights: those of a JAX package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import read_package
+from deeplab_jax.models import DeepLab
+from deeplab_jax.models.weights import check_complete, flat_state, to_arrays
+
+LAST_LAYERS = ("classifier.", "aux_head.classifier.")
+
+
+def transfer_learning(model: DeepLab, package: Path) -> list[str]:
+    """Puts all of a package's weights but those of the last layer into the model, whatever classes it was trained for.
+
+    An auxiliary head that only one of the two has is left out too.
+
+    Args:
+        model: changed in place.
+        package: a JAX package of the same architecture; output stride, rates and class count may differ.
+
+    Returns:
+        The names of the model's tensors that were left as they were.
+
+    Raises:
+        InputError: with every missing, unexpected or misshapen tensor.
+    """
+    theirs = to_arrays(open_jax_package(package))
+    left = LAST_LAYERS if has_aux(theirs) and model.aux_head else (*LAST_LAYERS, "aux_head.")
+    put(model, {name: array for name, array in theirs.items() if not name.startswith(left)}, left, package)
+    return [name for name in names(model) if name.startswith(left)]
+
+
+def continue_training(model: DeepLab, package: Path, class_names: Sequence[str]) -> None:
+    """Puts all of a package's weights into the model.
+
+    Args:
+        model: changed in place.
+        package: a JAX package of the same architecture.
+        class_names: of the data set; they must be the package's, in the same order.
+
+    Raises:
+        InputError: that says where the class names differ, or with every missing, unexpected or misshapen tensor.
+    """
+    source = open_jax_package(package)
+    theirs = read_package(package).classes.names
+    if len(theirs) == source.config.num_classes + 1:  # `background` was put in front for the shared API
+        theirs = theirs[1:]
+    for id, (ours, other) in enumerate(zip(class_names, theirs, strict=False)):
+        if ours != other:
+            raise InputError(
+                f"class {id} is {ours!r} in the data set but {other!r} in {package}; to continue training they must "
+                "be equal, to start on other classes use start.mode=transfer_learning"
+            )
+    if len(class_names) != len(theirs):
+        raise InputError(
+            f"the data set has {len(class_names)} classes but {package} has {len(theirs)}; to continue training they "
+            "must be equal, to start on other classes use start.mode=transfer_learning"
+        )
+    put(model, to_arrays(source), (), package)
+
+
+def normalisation_differs(package: Path, config: PreprocessConfig) -> str:
+    """What to say where pictures are not normalised as the package's were; empty where they are."""
+    theirs = read_package(package).preprocess
+    if (theirs.mean, theirs.std) == (config.mean, config.std):
+        return ""
+    return (
+        f"{package} was trained with preprocess.mean={theirs.mean} and std={theirs.std}, this run has "
+        f"{config.mean} and {config.std}"
+    )
+
+
+def open_jax_package(package: Path) -> DeepLab:
+    backend = read_package(package).backend
+    if backend != "jax":
+        raise InputError(f"{package} is an {backend} package; training starts from a JAX package")
+    return jax_backend.load_model(package)
+
+
+def put(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> None:
+    variables = {name: leaf for name, leaf in names(model).items() if not name.startswith(left)}
+    try:
+        check_complete({n: leaf.shape for n, leaf in variables.items()}, {n: a.shape for n, a in arrays.items()})
+    except InputError as error:
+        raise InputError(f"{package}: {error}") from None
+    for name, leaf in variables.items():
+        leaf[...] = arrays[name]
+
+
+def names(model: DeepLab) -> dict:
+    return {".".join(map(str, path)): leaf for path, leaf in flat_state(model).items()}
+
+
+def has_aux(arrays: dict) -> bool:
+    return any(name.startswith("aux_head.") for name in arrays)

@@ -1,0 +1,243 @@
+"""What a pickle of PyTorch's may hold and how it becomes plain data. Nothing is run: it only fills passive classes."""
+
+import io
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from deeplab_jax.errors import InputError, check
+
+MAX_NODES = 200_000
+MAX_DEPTH = 64
+MAX_DIMENSIONS = 64
+MAX_NAME = 1000
+MAX_ODD_KEYS = 10_000  # numbers can be made to collide in a dictionary, text cannot
+
+
+class Placeholder:
+    """Stands in a result for what is neither a tensor nor plain data. It carries nothing."""
+
+    __slots__ = ()
+
+
+def plain(name: str) -> str:
+    """A name out of a file as a short line of ASCII."""
+    return ascii(name[:80])[1:-1]
+
+
+def damage(reason: str) -> str:
+    return f"is damaged: {reason}; download or save it again"
+
+
+def require(fits: bool, reason: str) -> None:
+    if not fits:
+        raise InputError(damage(reason))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Global:
+    """What a name in a pickle stands for. It takes the arguments of a call as the tuple they are, as a copy could be
+    made of a large one again and again."""
+
+    call: Callable[[tuple], Any]
+    dtype: np.dtype | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Storage:
+    key: str
+    dtype: np.dtype
+    numel: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tensor:
+    storage: Any
+    offset: Any
+    size: Any
+    stride: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dict:
+    """A dictionary as pairs, as keys are hashed only once it is counted how many could collide."""
+
+    items: Any = field(default_factory=list)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items.append((key, value))
+
+
+@dataclass(slots=True, eq=False)
+class _Module:
+    attributes: Any = None
+
+
+def _tensor(arguments: tuple) -> _Tensor:
+    # Gradient and hooks follow, and a seventh argument where the values are still to be conjugated or negated.
+    check(len(arguments) < 7, "holds a lazily conjugated tensor; save tensor.resolve_conj() instead")
+    return _Tensor(*arguments[:4])
+
+
+def _first(arguments: tuple) -> Any:
+    return arguments[0]
+
+
+def _nothing(_: tuple) -> Placeholder:
+    return Placeholder()
+
+
+_STORAGES = "Float Double Half BFloat16 Long Int Short Char Byte Bool ComplexFloat ComplexDouble Untyped"
+_DTYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128 uint8"
+STORAGES = {
+    f"{name}Storage": np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    for name, dtype in zip(_STORAGES.split(), _DTYPES.split(), strict=True)
+}
+LEFT_OUT = (
+    "torch.device argparse.Namespace collections.Counter builtins.set builtins.bytearray builtins.complex "
+    "__builtin__.set __builtin__.bytearray __builtin__.complex _codecs.encode numpy.dtype numpy.ndarray "
+    "numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct numpy._core.multiarray.scalar "
+    "numpy._core.multiarray._reconstruct pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
+    "pathlib.PureWindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath pathlib._local.PurePosixPath "
+    "pathlib._local.PureWindowsPath"
+)
+KNOWN = {
+    **dict.fromkeys([*LEFT_OUT.split(), *(f"torch.{dtype}" for dtype in _DTYPES.split())], _Global(_nothing)),
+    **{
+        f"torch.{place}{name}": _Global(_nothing, STORAGES[name])
+        for name in STORAGES
+        for place in ("", "cuda.", "storage.")
+    },
+    "collections.OrderedDict": _Global(lambda arguments: _Dict(*arguments[:1])),
+    "torch.Size": _Global(_first),
+    "torch._utils._rebuild_tensor": _Global(_tensor),
+    "torch._utils._rebuild_tensor_v2": _Global(_tensor),
+    "torch._utils._rebuild_parameter": _Global(_first),
+    "torch._utils._rebuild_parameter_with_state": _Global(_first),
+}
+# What PyTorch writes in its binary protocols. The others take names past find_class, reserve as much memory as the file
+# says, or fill sets, in which numbers can be made to collide.
+OPCODES = (
+    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINSTRING "
+    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE "
+    "TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS SETITEM SETITEMS BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE "
+    "GLOBAL STACK_GLOBAL BINPERSID"
+)
+_Base: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Unpickler(_Base):
+    """The unpickler in pure Python, as the one in C allocates its memo and byte arrays by sizes that the file declares,
+    and lets no opcode be left out."""
+
+    dispatch = {getattr(pickle, name)[0]: _Base.dispatch[getattr(pickle, name)[0]] for name in OPCODES.split()}  # noqa: RUF012
+
+    def __init__(self, file: io.BytesIO, scripted: bool = False):
+        super().__init__(file, encoding="utf-8")
+        self.scripted = scripted
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> _Global:
+        require(len(module) + len(name) < MAX_NAME, "a name in it is too long")
+        full_name = f"{module}.{name}"
+        if full_name in KNOWN:
+            return KNOWN[full_name]
+        if self.scripted and full_name.startswith("__torch__."):
+            return _Global(lambda _: _Module())
+        if self.scripted and module == "torch.jit._pickle":
+            return _Global(_first)
+        remedy = "which is never loaded; save model.state_dict() and convert that"
+        raise InputError(f"holds a pickled {plain(full_name)}, {remedy}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        require(isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage", "it refers to no storage")
+        _, kind, key, _, numel, *view = pid
+        check(view in ([], [None]), "has views of storages, as PyTorch once wrote; load and save it again with PyTorch")
+        dtype = kind.dtype if isinstance(kind, _Global) else None
+        if dtype is None or type(key) is not str or len(key) >= MAX_NAME or type(numel) is not int or numel < 0:
+            raise InputError(damage("a storage is described wrongly"))
+        return self.storages.setdefault(key, _Storage(key, dtype, numel))
+
+    def load_empty_dictionary(self) -> None:
+        self.append(_Dict())
+
+    def load_call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        require(isinstance(function, _Global) and type(arguments) is tuple, "it calls what is no function")
+        self.append(function.call(arguments))
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], _Module):
+            self.stack[-1].attributes = state
+
+    dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
+    dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = load_call
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+class Resolver:
+    """Makes the result of what was unpickled. What is shared is made anew each time it is met, so that whoever walks
+    the result meets no more than was counted here."""
+
+    def __init__(self, data: Callable[[str], memoryview]):
+        self.data = data
+        self.nodes = 0
+        self.odd_keys = 0
+
+    def value(self, item: Any, depth: int = 0) -> Any:
+        self._count(depth)
+        if isinstance(item, _Dict):
+            return {self._key(key, depth + 1): self.value(value, depth + 1) for key, value in item.items}
+        if isinstance(item, list | tuple):
+            return type(item)([self.value(element, depth + 1) for element in item])
+        if isinstance(item, _Tensor):
+            return self._array(item)
+        return item if item is None or isinstance(item, str | bytes | int | float) else Placeholder()
+
+    def weights(self, module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """The tensors of a TorchScript module and of those in it, by dotted name."""
+        require(isinstance(module, _Module), "it holds no module")
+        # Another state comes from a __getstate__, and only the code that is left aside could tell what it means.
+        attributes = module.attributes.items if isinstance(module.attributes, _Dict) else ()
+        for name, value in attributes:
+            self._count(depth)
+            require(type(name) is str and len(prefix) + len(name) < MAX_NAME, "an attribute has no name")
+            if isinstance(value, _Tensor):
+                yield prefix + name, self._array(value)
+            elif isinstance(value, _Module):
+                yield from self.weights(value, f"{prefix}{name}.", depth + 1)
+
+    def _count(self, depth: int) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise InputError(
+                "holds too many objects, or too deep a nest of them; save model.state_dict() and convert that"
+            )
+
+    def _key(self, item: Any, depth: int) -> Any:
+        if type(item) is str:
+            return item
+        self.odd_keys += 1
+        require(self.odd_keys <= MAX_ODD_KEYS, "it has too many keys that are no text")
+        return self.value(item, depth)
+
+    def _array(self, tensor: _Tensor) -> np.ndarray:
+        storage, offset, size, stride = tensor.storage, tensor.offset, tensor.size, tensor.stride
+        require(isinstance(storage, _Storage), "a tensor has no storage")
+        is_layout = type(size) is type(stride) is tuple and len(size) == len(stride) <= MAX_DIMENSIONS
+        require(is_layout and all(type(n) is int and n >= 0 for n in (offset, *size, *stride)), "a shape is impossible")
+        if 0 in size:
+            return np.empty(size, storage.dtype)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        # Steps of 0 would let a few bytes be a tensor of any size.
+        require(last < storage.numel and math.prod(size) <= storage.numel, "a tensor is larger than its storage")
+        data, width = self.data(storage.key), storage.dtype.itemsize
+        require(storage.numel * width <= len(data), f"the storage {plain(storage.key)} ends early")
+        steps = [step * width if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
+        return np.ndarray(size, storage.dtype, data, offset * width, steps)

@@ -93,4 +93,4 @@ def infer(weights: Mapping[str, Any], prefix: str) -> str | None:
     for name, config in XCEPTIONS.items():
         if len(blocks) == len(config.entry) + config.middle + 2 and config.pre_activation == pre_activation:
             return name
-    return "mobilenet_v2" if any(name.startswith("features.18.") for name in shapes) else None
+    return "mobilenet_v2" if any(name.startswith("features.18.0.") for name in shapes) else None

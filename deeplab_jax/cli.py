@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from deeplab_jax.config import DataFormat, Experiment, PreprocessConfig
+from deeplab_jax.config import DataFormat, Experiment
 from deeplab_jax.errors import InputError
 
 console = Console()
@@ -143,49 +143,60 @@ def predict(
 
 
 def convert(
-    source: Positional[Literal["smp"]],
+    source: Positional[Literal["smp", "torchvision", "tf", "timm"]],
     weights: Positional[Path],
     out: Path,
     encoder: str | None = None,
     output_stride: Literal[8, 16] | None = None,
-    atrous_rates: tuple[int, int, int] = (12, 24, 36),
+    atrous_rates: tuple[int, ...] | None = None,
     class_names: Path | None = None,
-    size: tuple[int, int] = (512, 512),
+    size: tuple[int, int] | None = None,
+    architecture: Literal["DeepLabV3", "DeepLabV3Plus"] = "DeepLabV3Plus",
+    verify: bool = False,
 ) -> None:
     """Weights of another library to a JAX package.
 
     Args:
-        source: whose weights: smp is segmentation_models_pytorch.
-        weights: a `.safetensors` file, or a PyTorch state dict (`.pth`).
+        source: whose weights: segmentation_models_pytorch's, torchvision's, Google's research/deeplab, or an ImageNet
+            classifier of timm or torchvision, which becomes the encoder of an otherwise untrained DeepLab.
+        weights: a `.safetensors` file; a PyTorch state dict, checkpoint or TorchScript archive; a folder of
+            `save_pretrained`; for tf a checkpoint (`model.ckpt-30000`), a frozen graph (`.pb`) or an `.npz`.
         out: the package folder to write.
-        encoder: its name, such as resnet50; by default read off the weights.
-        output_stride: of the encoder, which no weights record; by default smp's default for the architecture.
-        atrous_rates: of the pyramid, which no weights record either; by default smp's.
-        class_names: a file with one class name a line; by default background, class_1, class_2...
-        size: height and width of the network input.
+        encoder: its name, such as resnet50 or tu-xception65; by default read off the weights.
+        output_stride: of the encoder, which few files record; by default the other library's default.
+        atrous_rates: of the pyramid, likewise.
+        class_names: a file with one class name a line; by default PASCAL VOC's where the source's published weights
+            have those 21, otherwise background, class_1, class_2...
+        size: height and width of the network input; by default 512 512, for torchvision 520 520, for tf 513 513.
+        architecture: what an ImageNet encoder is put into.
+        verify: also run the other library, where it is installed, and compare.
     """
-    from converters import smp
-    from converters.files import read_weights
+    from converters.convert import Options
+    from converters.convert import convert as run
+    from converters.verify import verify as compare
     from deeplab_jax.data.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
     from deeplab_jax.inference.backends import jax as jax_backend
     from deeplab_jax.inference.package import check_vacant
 
     check_vacant(out)
-    state_dict = read_weights(weights)
-    try:
-        config = smp.infer_config(state_dict, encoder, output_stride, atrous_rates)
-        model = smp.from_state_dict(state_dict, config)
-    except InputError as error:
-        raise InputError(f"{weights}: {error}") from None
-    names = read_class_names(class_names) if class_names else default_class_names(config.num_classes)
+    names = read_class_names(class_names) if class_names else None
+    classes = {"classes": len(names)} if names else {}
+    converted = run(source, weights, Options(encoder, output_stride, atrous_rates, size, architecture, **classes))
+    config = converted.model.config
+    names = names or converted.class_names or default_class_names(config.num_classes)
     if len(names) != config.num_classes:
         raise InputError(f"{class_names} names {len(names)} classes but {weights} has {config.num_classes}")
-    jax_backend.save(out, model, Classes(names, default_palette(len(names))), PreprocessConfig(size=size))
-    say(
-        f"{len(state_dict)} tensors converted: DeepLabV3{'+' if config.decoder else ''}, {config.num_classes} classes, "
-        f"output stride {config.encoder.output_stride}, rates {config.aspp.rates}; package: {out}"
-    )
+    for line in converted.summary():
+        say(line)
+    if verify:
+        comparison = compare(source, weights, converted)
+        for line in comparison.lines:
+            say(line)
+        if not comparison.equal:
+            raise InputError(f"the converted model differs from {source}'s; {out} was not written")
+    jax_backend.save(out, converted.model, Classes(names, default_palette(len(names))), converted.preprocess)
+    say(f"package: {out}")
 
 
 def default_class_names(count: int) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class Conv(nnx.Module):
         )
 
     def matrix_product(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return x[:, :: self.stride, :: self.stride] @ self.kernel[0, 0]
+        return subsample(x, self.stride) @ self.kernel[0, 0]
 
     def pads(self, x: Float[Array, "b h w cin"]) -> list[tuple[int, int]]:
         """Pixels of padding before and after, for rows and columns."""
@@ -173,6 +173,13 @@ class ConvNormReLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         return nnx.relu(self.norm(self.conv(x)))
+
+
+def subsample(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c"]:
+    """Every stride-th pixel. A slice, as indexing with steps is exported as a gather."""
+    for axis in (1, 2) if stride > 1 else ():
+        x = jax.lax.slice_in_dim(x, 0, x.shape[axis], stride, axis)
+    return x
 
 
 def same_pads(x: Float[Array, "b h w c"]) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from deeplab_jax.architecture import Padding, ResNetConfig
 from deeplab_jax.models.dilation import Steps, replace_strides
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm
+from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm, subsample
 
 
 class Unit(nnx.Module):
@@ -74,7 +74,7 @@ class Subsample(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return x[:, :: self.stride, :: self.stride]
+        return subsample(x, self.stride)
 
 
 class Stem(nnx.Module):

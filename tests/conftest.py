@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from deeplab_jax.architecture import ASPPConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
+from deeplab_jax.architecture import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
 from deeplab_jax.config import (  # noqa: E402
     AugmentConfig,
     DataConfig,
@@ -74,6 +74,7 @@ def tiny_config() -> ModelConfig:
         encoder=ResNetConfig((1, 1, 1, 1), bottleneck=False, output_stride=16, dilation_rule="whole-stage", width=8),
         aspp=ASPPConfig(rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
         decoder=DecoderConfig(low_level_channels=8, channels=16),
+        aux_head=AuxHeadConfig(channels=8),
     )
 
 

@@ -133,18 +133,18 @@ def test_imagenet_encoder(tmp_path):
     assert verify("timm", tmp_path / "resnet18.pth", converted).equal
 
 
-def test_verify_runs_both_and_names_the_layer_that_differs(v3plus, tmp_path):
-    torch.save(v3plus.state_dict(), tmp_path / "w.pth")
+def test_verify_runs_both_and_names_the_layer_that_differs(v3, tmp_path):
+    torch.save(v3.state_dict(), tmp_path / "w.pth")
     converted = convert("smp", tmp_path / "w.pth", Options())
     comparison = verify("smp", tmp_path / "w.pth", converted)
     assert comparison.equal
     assert "largest difference from smp" in comparison.lines[0]
 
-    converted.model.decoder.reduce.norm.bias[...] += 1
+    converted.model.aspp.refine.norm.bias[...] += 1
     comparison = verify("smp", tmp_path / "w.pth", converted)
     assert not comparison.equal
     differing = [line.split(":")[0].strip() for line in comparison.lines[1:] if float(line.split(":")[1]) > 1e-4]
-    assert differing[0] == "decoder.block1.1"
+    assert differing == ["decoder.bn"]
     with pytest.raises(InputError, match="a checkpoint holds no network"):
         verify("tf", tmp_path / "model.ckpt-1", converted)
 

@@ -62,7 +62,8 @@ def test_both_engines_agree(tiny_package, onnx_package):
     images = pictures((60, 80), (97, 161), (49, 65))
     results = [AutoModel.from_pretrained(p, device="cpu")(images, confidence=0.0) for p in (tiny_package, onnx_package)]
     for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
+        # The logits reach 40 and differ by 1.4e-6 of that; a probability moves by no more than a logit does.
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=5e-5)
         assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.9999
 
 

@@ -92,7 +92,7 @@ def test_any_input_size(tiny_config, size, plus):
         ("resnext50_32x4d", 8),
         ("mobilenet_v2", 32),
         ("mobilenet_v2", 8),
-        ("tu-xception71", 32),
+        ("tu-xception41", 32),
         ("tu-xception41p", 16),
     ],
 )

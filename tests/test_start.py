@@ -2,22 +2,20 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 
-from conftest import blank_model, randomise_statistics
-from deeplab_jax.architecture import AuxHeadConfig
+from conftest import blank_model
 from deeplab_jax.config import PreprocessConfig, StartConfig
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.generate import CLASS_NAMES
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.models import build_model
 from deeplab_jax.models.weights import to_arrays
 from deeplab_jax.train.loop import train
+from deeplab_jax.train.mesh import make_shardings
 from deeplab_jax.train.start import continue_training, normalisation_differs, transfer_learning
+from deeplab_jax.train.step import eval_model, init_state, start_state
 
 
 @pytest.fixture(scope="module")
@@ -25,24 +23,26 @@ def source(tiny_package):
     return to_arrays(jax_backend.load_model(tiny_package))
 
 
-def test_transfer_keeps_all_but_the_last_layer(tiny_config, tiny_package, source):
-    model = blank_model(replace(tiny_config, num_classes=7))
+LAST = ["aux_head.classifier.bias", "aux_head.classifier.kernel", "classifier.bias", "classifier.kernel"]
+
+
+@pytest.mark.parametrize("classes", [7, len(CLASS_NAMES)])
+def test_transfer_keeps_all_but_the_last_layer(tiny_config, tiny_package, source, classes):
+    model = blank_model(replace(tiny_config, num_classes=classes))
     left = transfer_learning(model, tiny_package)
-    assert left == ["classifier.bias", "classifier.kernel"]
+    assert sorted(left) == LAST
     for name, array in to_arrays(model).items():
         assert np.array_equal(array, source[name]) if name not in left else not array.any(), name
 
 
-def test_transfer_to_the_same_classes_begins_the_last_layer_anew_too(tiny_config, tiny_package):
-    model = blank_model(tiny_config)
-    assert transfer_learning(model, tiny_package) == ["classifier.bias", "classifier.kernel"]
-    assert not to_arrays(model)["classifier.kernel"].any()
-
-
-def test_transfer_leaves_an_auxiliary_head_that_the_package_lacks(tiny_config, tiny_package):
-    model = blank_model(replace(tiny_config, aux_head=AuxHeadConfig(channels=8)))
-    left = transfer_learning(model, tiny_package)
+def test_transfer_leaves_an_auxiliary_head_that_only_one_has(tiny_config, tiny_package, tmp_path):
+    without = replace(tiny_config, aux_head=None)
+    assert sorted(transfer_learning(blank_model(without), tiny_package)) == LAST[2:]
+    classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
+    jax_backend.save(tmp_path / "p", blank_model(without), classes, PreprocessConfig(size=(48, 48)))
+    left = transfer_learning(blank_model(tiny_config), tmp_path / "p")
     assert {name.split(".")[0] for name in left} == {"classifier", "aux_head"}
+    assert "aux_head.hidden.conv.kernel" in left
 
 
 def test_transfer_between_other_architectures_is_refused(tiny_config, tiny_package, onnx_package):
@@ -86,22 +86,20 @@ def test_another_normalisation_is_named(tiny_package):
     assert "was trained with preprocess.mean=(0.485, 0.456, 0.406)" in normalisation_differs(tiny_package, other)
 
 
-def test_a_run_from_a_package_and_its_auxiliary_head(tiny_experiment, tiny_config, tmp_path, capsys):
-    config = replace(tiny_config, aux_head=AuxHeadConfig(channels=8))
-    model = randomise_statistics(build_model(config, rngs=nnx.Rngs(1)))
-    classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
-    jax_backend.save(tmp_path / "p", model, classes, tiny_experiment.preprocess)
-    # At so small a rate one step leaves everything but the statistics where it was.
-    schedule = replace(tiny_experiment.train, steps=1, learning_rate=1e-12, weight_decay=0.0)
-    start = StartConfig(tmp_path / "p", "continue_training")
-    train(replace(tiny_experiment, model=config, start=start, train=schedule), tmp_path / "run")
-    assert f"starting from the weights of {tmp_path / 'p'}" in capsys.readouterr().out.replace("\n", "")
-    before, after = to_arrays(model), to_arrays(jax_backend.load_model(tmp_path / "run" / "package"))
-    for name in before:
-        if not name.endswith((".mean", ".var")):
-            np.testing.assert_allclose(after[name], before[name], atol=1e-6)
-    moved = [name for name in before if not np.array_equal(before[name], after[name])]
-    assert "aux_head.hidden.norm.mean" in moved  # so the head was run, and its loss with it
-    images = np.zeros((1, 33, 33, 3), np.float32)
-    logits, auxiliary = jax.eval_shape(model.with_auxiliary, images)
-    assert logits.shape == auxiliary.shape == (1, 33, 33, len(CLASS_NAMES))
+def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, capsys):
+    config = replace(tiny_experiment, start=StartConfig(tiny_package))
+    shardings = make_shardings()
+    graph, fresh = init_state(config, shardings)
+    state, left = start_state(config, graph, fresh, CLASS_NAMES, shardings)
+    begun, untouched = to_arrays(eval_model(graph, state)), to_arrays(eval_model(graph, fresh))
+    assert sorted(left) == LAST
+    for name, array in begun.items():
+        assert np.array_equal(array, (untouched if name in left else source)[name]), name
+
+    train(config, tmp_path / "run")
+    said = capsys.readouterr().out.replace("\n", "")
+    assert f"starting from the weights of {tiny_package}" in said
+    assert "not its" in said
+    assert "warning" not in said
+    trained = to_arrays(jax_backend.load_model(tmp_path / "run" / "package"))
+    assert not np.array_equal(trained["aux_head.hidden.conv.kernel"], begun["aux_head.hidden.conv.kernel"])

@@ -78,7 +78,8 @@ def from_timm(path: Path, options: Options) -> Converted:
     encoder = options.encoder or timm.infer_encoder(weights)
     if options.architecture not in smp.PRESETS:
         raise InputError(f"architecture {options.architecture!r} is not known; choose one of {', '.join(smp.PRESETS)}")
-    config = smp.PRESETS[options.architecture](encoder, options.classes, options.output_stride or 16)
+    rates = {"decoder_atrous_rates": options.atrous_rates} if options.atrous_rates else {}
+    config = smp.PRESETS[options.architecture](encoder, options.classes, options.output_stride or 16, **rates)
     model = build_model(config, rngs=nnx.Rngs(0))
     beside += timm.load_encoder(model, weights)
     model.eval()
@@ -106,8 +107,19 @@ SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
 }
 
 
+FIXED = {  # options that would contradict what the source's models are
+    "smp": ("architecture",),
+    "torchvision": ("encoder", "output_stride", "atrous_rates", "architecture"),
+    "tf": ("encoder", "architecture"),
+    "timm": (),
+}
+
+
 def convert(source: str, path: Path, options: Options) -> Converted:
     """Raises InputError that names the file and what is wrong with it."""
+    for name in FIXED[source]:
+        if getattr(options, name) != getattr(Options(), name):
+            raise InputError(f"--{name.replace('_', '-')} cannot be chosen for {source} weights; leave it out")
     try:
         return SOURCES[source](path, options)
     except InputError as error:

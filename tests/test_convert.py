@@ -133,6 +133,12 @@ def test_imagenet_encoder(tmp_path):
     assert verify("timm", tmp_path / "resnet18.pth", converted).equal
 
 
+def test_options_that_cannot_apply_are_refused(tmp_path):
+    for source, options in [("torchvision", Options(output_stride=16)), ("tf", Options(encoder="resnet50"))]:
+        with pytest.raises(InputError, match=rf"cannot be chosen for {source} weights; leave it out"):
+            convert(source, tmp_path / "w", options)
+
+
 def test_verify_runs_both_and_names_the_layer_that_differs(v3, tmp_path):
     torch.save(v3.state_dict(), tmp_path / "w.pth")
     converted = convert("smp", tmp_path / "w.pth", Options())

@@ -53,6 +53,7 @@ class XceptionConfig:
     output_stride: OutputStride
     low_level: Literal["before-relu", "after-relu"]  # input of the third convolution in the last unit at stride 4
     pre_activation: bool = False  # BatchNorm and ReLU before every convolution, none after
+    keeps_projections: bool = False  # a unit whose stride was replaced keeps its 1x1 shortcut where it could do without
     in_channels: int = 3
     stem: tuple[int, int] = (32, 64)  # channels of the two 3x3 convolutions
     exit: tuple[tuple[int, int, int], tuple[int, int, int]] = ((728, 1024, 1024), (1536, 1536, 2048))

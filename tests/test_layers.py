@@ -9,10 +9,11 @@ import pytest
 from flax import nnx
 
 from deeplab_jax.errors import InputError
-from deeplab_jax.models import DPCConfig, ResNetConfig, build_model, presets
+from deeplab_jax.models import DPCConfig, ResNetConfig, XceptionConfig, build_model, presets
 from deeplab_jax.models.deeplab import ENCODERS
-from deeplab_jax.models.layers import Conv, DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
+from deeplab_jax.models.layers import Conv, ConvNorm, DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
 from deeplab_jax.models.resnet import plan
+from deeplab_jax.models.xception import Xception
 
 
 def picture(*shape: int) -> np.ndarray:
@@ -104,6 +105,15 @@ def test_strides_and_channels_of_encoders(encoder, output_stride):
     assert tuple(f.shape[-1] for f in features) == model.channels
     for feature, stride in zip(features[::2], (4, output_stride), strict=True):
         assert feature.shape[:3] == (2, -(-97 // stride), -(-161 // stride))
+
+
+@pytest.mark.parametrize(("keeps", "projects"), [(True, [True, True, True]), (False, [True, True, False])])
+def test_shortcut_of_a_unit_whose_stride_was_replaced(keeps, projects):
+    """TensorFlow's Xception-71 keeps its projection at stride 8, where timm's has none."""
+    entry = ((4, 2), (8, 2), (8, 2))
+    config = XceptionConfig(entry, 1, 8, "after-relu", keeps_projections=keeps, exit=((8, 8, 8), (8, 8, 8)))
+    encoder = nnx.eval_shape(lambda: Xception(config, rngs=nnx.Rngs(0)))
+    assert [isinstance(unit.shortcut, ConvNorm) for unit in encoder.units[:3]] == projects
 
 
 def test_multi_grid_multiplies_the_last_stage():

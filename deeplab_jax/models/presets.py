@@ -56,14 +56,16 @@ SMP_ENCODERS: dict[str, EncoderConfig] = {
 _TF_RESNET = {"stride_unit": "last", "low_level": "residual", "pool_padding": "same"}
 _TF_RESNET_BETA = {**_TF_RESNET, "deep_stem": (64, 64, 128), "multi_grid": (1, 2, 4)}
 
+_TF_XCEPTION = {"low_level": "before-relu", "keeps_projections": True}
+
 TF_ENCODERS: dict[str, EncoderConfig] = {  # model_variant of research/deeplab
     "resnet_v1_50": replace(RESNETS["resnet50"], **_TF_RESNET),
     "resnet_v1_101": replace(RESNETS["resnet101"], **_TF_RESNET),
     "resnet_v1_50_beta": replace(RESNETS["resnet50"], **_TF_RESNET_BETA),
     "resnet_v1_101_beta": replace(RESNETS["resnet101"], **_TF_RESNET_BETA),
-    "xception_41": replace(XCEPTIONS["xception41"], low_level="before-relu"),
-    "xception_65": replace(XCEPTIONS["xception65"], low_level="before-relu"),
-    "xception_71": replace(XCEPTIONS["xception71"], low_level="before-relu"),
+    "xception_41": replace(XCEPTIONS["xception41"], **_TF_XCEPTION),
+    "xception_65": replace(XCEPTIONS["xception65"], **_TF_XCEPTION),
+    "xception_71": replace(XCEPTIONS["xception71"], **_TF_XCEPTION),
     "mobilenet_v2": replace(MOBILENET_V2, low_level="expansion", head=None, padding="same", epsilon=1e-3),
 }
 

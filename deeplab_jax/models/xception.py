@@ -46,13 +46,23 @@ def three(conv: Callable[..., nnx.Module], cin: int, couts: Triple, stride: int,
 class Unit(nnx.Module):
     """Three separable convolutions, each after a ReLU, beside a shortcut."""
 
-    def __init__(self, cin: int, couts: Triple, stride: int, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        cin: int,
+        couts: Triple,
+        stride: int,
+        dilations: Triple,
+        epsilon: float,
+        *,
+        projects: bool,
+        rngs: nnx.Rngs,
+    ):
         conv = partial(SeparableNorm, relu=False, epsilon=epsilon, rngs=rngs)
         self.convs = three(conv, cin, couts, stride, dilations)
-        if cin == couts[-1] and stride == 1:
-            self.shortcut = Subsample(1)
-        else:
+        if projects:
             self.shortcut = ConvNorm(cin, couts[-1], stride=stride, epsilon=epsilon, rngs=rngs)
+        else:
+            self.shortcut = Subsample(stride)
 
     def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
         """Input of the shortcut, and output of the second convolution."""
@@ -69,9 +79,9 @@ class Unit(nnx.Module):
 class LastUnit(nnx.Module):
     """Three separable convolutions with ReLU after all of their parts, and no shortcut."""
 
-    def __init__(self, cin: int, couts: Triple, stride: int, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
         conv = partial(SeparableNorm, relu=True, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, cin, couts, stride, dilations)
+        self.convs = three(conv, cin, couts, 1, dilations)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
         for conv in self.convs:
@@ -90,18 +100,13 @@ class PreActivationUnit(nnx.Module):
         dilations: Triple,
         epsilon: float,
         *,
-        has_shortcut: bool = True,
+        projects: bool,
         rngs: nnx.Rngs,
     ):
         self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
         conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
         self.convs = three(conv, cin, couts, stride, dilations)
-        if not has_shortcut:
-            self.shortcut = None
-        elif cin == couts[-1] and stride == 1:
-            self.shortcut = Subsample(1)
-        else:
-            self.shortcut = Conv(cin, couts[-1], stride=stride, rngs=rngs)
+        self.shortcut = Conv(cin, couts[-1], stride=stride, rngs=rngs) if projects else Subsample(stride)
 
     def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
         """Input of the shortcut, and output of the second convolution."""
@@ -110,11 +115,24 @@ class PreActivationUnit(nnx.Module):
         return x, self.convs[1](y)
 
     def finish(self, x: Float[Array, "b h w cin"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 cout"]:
-        y = self.convs[2](nnx.relu(self.norms[2](y)))
-        return y + self.shortcut(x) if self.shortcut else y
+        return self.convs[2](nnx.relu(self.norms[2](y))) + self.shortcut(x)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         return self.finish(*self.begin(x))
+
+
+class LastPreActivationUnit(nnx.Module):
+    """The same without a shortcut."""
+
+    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
+        conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
+        self.convs = three(conv, cin, couts, 1, dilations)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+        for normalise, conv in zip(self.norms, self.convs, strict=True):
+            x = conv(nnx.relu(normalise(x)))
+        return x
 
 
 class Stem(nnx.Module):
@@ -140,23 +158,26 @@ class Xception(nnx.Module):
         flows = [(channels, channels, channels) for channels, _ in config.entry]
         flows += [(width, width, width)] * config.middle
         flows += config.exit
-        strides = [stride for _, stride in config.entry] + [1] * config.middle + [2, 1]
-        steps = replace_strides(strides, 2, config.output_stride, "after-strided-unit")
-        factors = [(1, 1, 1)] * (len(flows) - 1) + [config.multi_grid or (1, 1, 1)]
-
-        unit, last = Unit, LastUnit
+        plain = [stride for _, stride in config.entry] + [1] * config.middle + [2, 1]
+        steps = replace_strides(plain, 2, config.output_stride, "after-strided-unit")
+        unit, last_unit = Unit, LastUnit
         if config.pre_activation:
-            unit, last = PreActivationUnit, partial(PreActivationUnit, has_shortcut=False)
-        kinds = [*[unit] * (len(flows) - 1), last]
+            unit, last_unit = PreActivationUnit, LastPreActivationUnit
+
         units, cin = [], config.stem[1]
-        for kind, couts, step, (i, j, k) in zip(kinds, flows, steps, factors, strict=True):
-            dilations = (step.first * i, step.first * j, step.first * k)
-            units.append(kind(cin, couts, step.stride, dilations, config.epsilon, rngs=rngs))
+        for couts, step, stride in zip(flows[:-1], steps, plain, strict=False):
+            projects = cin != couts[-1] or (stride if config.keeps_projections else step.stride) > 1
+            dilations = (step.first, step.first, step.first)
+            units.append(unit(cin, couts, step.stride, dilations, config.epsilon, projects=projects, rngs=rngs))
             cin = couts[-1]
+        i, j, k = config.multi_grid or (1, 1, 1)
+        dilation = steps[-1].first
+        dilations = (dilation * i, dilation * j, dilation * k)
+        units.append(last_unit(cin, flows[-1], dilations, config.epsilon, rngs=rngs))
         self.units = nnx.List(units)
-        self.tap = [index for index, stride in enumerate(strides) if stride == 2][1]  # it would stride from 4 to 8
+        self.tap = [index for index, stride in enumerate(plain) if stride == 2][1]  # it would stride from 4 to 8
         self.low_level = config.low_level
-        self.channels = Channels(flows[self.tap][1], width, cin)
+        self.channels = Channels(flows[self.tap][1], width, flows[-1][-1])
 
     def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
         x = self.stem(images)

@@ -1,5 +1,6 @@
 """ResNet and ResNeXt with dilation (arXiv:1512.03385, arXiv:1611.05431), as torchvision and TensorFlow build them."""
 
+from collections.abc import Callable
 from itertools import chain, islice, pairwise
 
 from flax import nnx
@@ -15,10 +16,8 @@ class Unit(nnx.Module):
     """A residual beside a shortcut."""
 
     expansion: int  # channels of the output, in widths
+    residual: Callable[[Float[Array, "b h w cin"]], Float[Array, "b h2 w2 cout"]]
     shortcut: nnx.Module
-
-    def residual(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        raise NotImplementedError
 
     def add(self, x: Float[Array, "b h w cin"], residual: Float[Array, "b h2 w2 cout"]) -> Float[Array, "b h2 w2 cout"]:
         return nnx.relu(residual + self.shortcut(x))

@@ -39,7 +39,7 @@ class Converted:
     preprocess: PreprocessConfig
     class_names: tuple[str, ...] | None  # where they are known
     beside: list[str]  # names in the file that are no part of the model
-    assumed: str = ""  # whose output stride and rates were taken, as no file records them
+    assumed: str = ""  # what no file records and nobody gave
 
     def summary(self) -> list[str]:
         """What was converted, line by line."""
@@ -48,10 +48,16 @@ class Converted:
         what = f"DeepLabV3{'+' if config.decoder else ''} with {self.encoder}, {config.num_classes} classes"
         lines = [f"{len(self.weights)} tensors: {what}, output stride {config.encoder.output_stride}, {rates}"]
         if self.assumed:
-            lines.append(f"output stride and rates are {self.assumed}: --output-stride and --atrous-rates change them")
+            lines.append(f"not recorded, so {self.encoder} has the usual {self.assumed}")
         if self.beside:
             lines.append(f"left aside: {', '.join(self.beside)}")
         return lines
+
+
+def defaults_taken(stride: Any, rates: Any) -> str:
+    """What was neither recorded nor given, with the options that change it."""
+    missing = [] if stride else ["output stride (--output-stride)"]
+    return " and ".join(missing if rates else [*missing, "atrous rates (--atrous-rates)"])
 
 
 def from_smp(path: Path, options: Options) -> Converted:
@@ -61,7 +67,10 @@ def from_smp(path: Path, options: Options) -> Converted:
     config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, recorded)
     model = smp.from_state_dict(weights, config)
     preprocess = torch_preprocessing(config, options.size or (512, 512))
-    assumed = "" if options.output_stride or recorded else "smp's defaults"
+    assumed = defaults_taken(
+        options.output_stride or recorded.get("encoder_output_stride"),
+        options.atrous_rates or recorded.get("decoder_atrous_rates"),
+    )
     return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, assumed)
 
 
@@ -78,8 +87,9 @@ def from_timm(path: Path, options: Options) -> Converted:
     encoder = options.encoder or timm.infer_encoder(weights)
     if options.architecture not in smp.PRESETS:
         raise InputError(f"architecture {options.architecture!r} is not known; choose one of {', '.join(smp.PRESETS)}")
-    rates = {"decoder_atrous_rates": options.atrous_rates} if options.atrous_rates else {}
-    config = smp.PRESETS[options.architecture](encoder, options.classes, options.output_stride or 16, **rates)
+    rates = options.atrous_rates or (12, 24, 36)
+    preset = smp.PRESETS[options.architecture]
+    config = preset(encoder, options.classes, options.output_stride or 16, decoder_atrous_rates=rates)
     model = build_model(config, rngs=nnx.Rngs(0))
     beside += timm.load_encoder(model, weights)
     model.eval()
@@ -94,7 +104,7 @@ def from_tf(path: Path, options: Options) -> Converted:
     config = tf_deeplab.infer_config(variables, stride, rates)
     model = tf_deeplab.from_variables(variables, config)
     preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
-    assumed = "" if stride else "those of the original's exported models"
+    assumed = defaults_taken(stride, rates or not config.aspp.rates)
     encoder, _ = tf_deeplab.infer_variant(variables)
     return Converted(model, variables, encoder, preprocess, voc_names(config), [], assumed)
 

@@ -85,3 +85,5 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a type of number that numpy has not
+        raise InputError(f"{path} holds numbers of a type that cannot be read ({error}); save it as float32") from None

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.layers import DepthwiseConv
 from deeplab_jax.models.weights import Path, abstract_model, check_complete, fill, flat_state
@@ -78,7 +79,7 @@ class Tensor:
 def tensors(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> list[Tensor]:
     """Every parameter of the model, or of one part, under its name there.
 
-    Raises LookupError where no rule, or one twice, applies.
+    Raises InputError where they have no name for a module: they build no such model.
     """
     found = []
     for path, leaf in flat_state(model).items():
@@ -107,7 +108,7 @@ def rename(module: str, rules: Rules) -> str:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(ours))
         if match := re.fullmatch(pattern, module):
             return re.sub(r"\{(\w+)(?:\+(\d+))?\}", lambda m: _element(match[m[1]], m[2]), theirs)
-    raise LookupError(f"no rule names the module {module}")
+    raise InputError(f"the other library has no name for {module}: it builds no such model")
 
 
 def _element(text: str, offset: str | None) -> str:
@@ -129,7 +130,15 @@ def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialec
     counter = f"{dialect.separator}{dialect.counter}"
     shapes = {name: tuple(w.shape) for name, w in weights.items() if not name.endswith(counter)}
     check_complete({tensor.name: tensor.shape for tensor in expected}, shapes)
-    return {tensor.path: tensor.to_ours(to_numpy(weights[tensor.name])) for tensor in expected}
+    arrays = {}
+    for tensor in expected:
+        array = to_numpy(weights[tensor.name])
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"the weights hold values that are not finite in float32 ({tensor.name}); they are of no use"
+            )
+        arrays[tensor.path] = tensor.to_ours(array)
+    return arrays
 
 
 def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict[str, np.ndarray]:
@@ -143,7 +152,13 @@ def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """A float32 numpy array from a numpy, JAX or PyTorch one of any float type."""
+    """A float32 numpy array from a numpy, JAX or PyTorch one of any float type. Raises InputError for other numbers."""
     if hasattr(array, "detach"):
+        if not array.is_floating_point():
+            raise InputError(f"the weights must be floating-point numbers, not {array.dtype}")
         array = array.detach().cpu().float()
-    return np.asarray(array, np.float32)
+    array = np.asarray(array)
+    if array.dtype.kind in "biucOSU":
+        raise InputError(f"the weights must be floating-point numbers, not {array.dtype}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)

@@ -150,6 +150,9 @@ def infer_config(
 
 def check_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What `config.json` says and no weights do. Raises InputError where it is of the wrong type."""
+    depth = recorded.get("encoder_depth", 5)
+    if depth != 5:
+        raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
     kinds = {
         "encoder_name": str,
         "encoder_output_stride": int,

@@ -145,6 +145,10 @@ def infer_config(
             raise InputError(f"these are not the variables of research/deeplab: {name} is missing or no convolution")
     *_, in_channels, width = variables[stem].shape
     atrous = any(name.startswith("aspp1") for name in variables)
+    if atrous_rates and not atrous:
+        raise InputError(
+            "these variables have no atrous branches whose rates could be chosen; leave --atrous-rates out"
+        )
     return presets.tf_deeplab(
         variant,
         variables["logits/semantic/weights"].shape[-1],
@@ -155,9 +159,19 @@ def infer_config(
         separable=not any(
             name in variables for name in ("aspp1/weights", "decoder/decoder_conv0/decoder_conv0_1/weights")
         ),
-        depth_multiplier=width / presets.MOBILENET_V2.stem if variant == "mobilenet_v2" else 1.0,
+        depth_multiplier=infer_multiplier(variables, width) if variant == "mobilenet_v2" else 1.0,
         in_channels=in_channels,
     )
+
+
+def infer_multiplier(variables: Mapping[str, Any], stem: int) -> float:
+    """MobileNetV2's depth multiplier: a published one, or what the first convolution says."""
+    last = variables.get("MobilenetV2/expanded_conv_16/project/weights")
+    for multiplier in (1.0, 0.25, 0.35, 0.5, 0.7, 0.75, 1.3, 1.4):
+        config = presets.thin(presets.MOBILENET_V2, multiplier)
+        if config.stem == stem and last is not None and config.stages[-1][1] == last.shape[-1]:
+            return multiplier
+    return stem / presets.MOBILENET_V2.stem
 
 
 def recorded(rates: Mapping[str, int]) -> tuple[int | None, tuple[int, ...] | None]:

@@ -1,13 +1,14 @@
 """ImageNet classifiers of timm and torchvision: their weights as a DeepLab's encoder, and back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from converters import rules, torch_encoders
 from deeplab_jax.errors import InputError
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import DeepLab, presets
 from deeplab_jax.models.weights import flat_state
 
 CLASSIFIER_HEADS = ("fc.", "head.fc.", "classifier.")
@@ -29,7 +30,12 @@ def load_encoder(model: DeepLab, state_dict: Mapping[str, Any]) -> list[str]:
 
 
 def encoder_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
-    """The encoder's weights under the classifier's names."""
+    """The encoder's weights under the classifier's names. Raises InputError for an encoder that is not theirs."""
+    plain = {"output_stride": 32, "in_channels": 3}
+    encoder = replace(model.config.encoder, **plain)
+    theirs = [replace(config, **plain) for config in presets.SMP_ENCODERS.values()]
+    if encoder not in theirs:
+        raise InputError("neither timm nor torchvision builds this encoder; see presets.SMP_ENCODERS for those they do")
     return rules.save(model, torch_encoders.names(model.config.encoder, ""), rules.TORCH, part="encoder")
 
 

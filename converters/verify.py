@@ -53,8 +53,14 @@ def verify(source: str, path: Path, converted: Converted) -> Comparison:
         model, peer = PEERS[source](model)
     except ImportError as error:
         raise InputError(f"--verify needs {error.name}; install it with: pip install 'deeplab_jax[port]'") from None
-    tensors = {name: torch.from_numpy(rules.to_numpy(array).copy()) for name, array in weights.items()}
-    missing = [name for name in peer.module.load_state_dict(tensors, strict=False).missing_keys if "num_b" not in name]
+    except RuntimeError as error:  # torch and torchvision that do not belong together
+        raise InputError(f"--verify: the library of {source} weights cannot be imported or built: {error}") from None
+    counter = rules.TORCH.counter
+    floats = {name: array for name, array in weights.items() if not name.endswith(f".{counter}")}
+    tensors = {name: torch.from_numpy(rules.to_numpy(array).copy()) for name, array in floats.items()}
+    missing = [
+        name for name in peer.module.load_state_dict(tensors, strict=False).missing_keys if str(counter) not in name
+    ]
     if missing:
         raise InputError(f"--verify: the other library's model has {len(missing)} tensors more, such as {missing[0]}")
     peer.module.eval()

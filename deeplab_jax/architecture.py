@@ -36,7 +36,9 @@ class ResNetConfig:
 
     def __post_init__(self):
         check_encoder(self)
-        check(min(self.blocks) >= 1, f"blocks={self.blocks} must be at least 1 in every stage")
+        check(
+            all(1 <= units <= 1000 for units in self.blocks), f"blocks={self.blocks} must be 1 to 1000 in every stage"
+        )
         check(min(self.width, self.groups, self.group_width) >= 1, "width, groups and group_width must be at least 1")
         fits = len(self.multi_grid) in (0, self.blocks[-1])
         check(fits, f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}")
@@ -63,7 +65,7 @@ class XceptionConfig:
 
     def __post_init__(self):
         check_encoder(self)
-        check(self.middle >= 0, f"middle={self.middle} must not be negative")
+        check(0 <= self.middle <= 1000, f"middle={self.middle} must be 0 to 1000")
         strides = [stride for _, stride in self.entry]
         check(strides.count(2) == 3 and set(strides) <= {1, 2}, f"entry={self.entry} must stride by 2 three times")
         check(len(self.multi_grid) in (0, 3), f"multi_grid={self.multi_grid} must hold three factors")
@@ -88,12 +90,25 @@ class MobileNetV2Config:
     def __post_init__(self):
         check_encoder(self)
         check(all(min(stage) >= 1 for stage in self.stages), f"stages={self.stages} must be at least 1")
+        check(all(stage[2] <= 1000 for stage in self.stages), f"stages={self.stages} must have at most 1000 units")
         strides = [stage[3] for stage in self.stages]
         check(strides.count(2) == 4 and set(strides) <= {1, 2}, f"stages={self.stages} must stride by 2 four times")
         check(self.stem >= 1 and self.head != 0, f"stem={self.stem} and head={self.head} must be at least 1")
 
 
 EncoderConfig = ResNetConfig | XceptionConfig | MobileNetV2Config
+
+
+MOST = 2**20  # dilation or channels: far beyond any use, and far from what would exhaust a machine before it is noticed
+
+
+def check_part(config: "ASPPConfig | DPCConfig | DecoderConfig | AuxHeadConfig") -> None:
+    """What all parts of a head have in common."""
+    check_finite(config)
+    check(1 <= config.channels <= MOST, f"channels={config.channels} must be 1 to {MOST}")
+    check(config.epsilon > 0, f"epsilon={config.epsilon} must be positive")
+    dropout = getattr(config, "dropout", 0.0)
+    check(0 <= dropout < 1, f"dropout={dropout} must be a probability, 0 to below 1")
 
 
 def check_encoder(config: EncoderConfig) -> None:
@@ -116,10 +131,8 @@ class ASPPConfig:
     kind: Literal["aspp"] = "aspp"
 
     def __post_init__(self):
-        check_finite(self)
-        check(all(rate >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
-        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
-        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+        check_part(self)
+        check(all(1 <= rate <= MOST for rate in self.rates), f"rates={self.rates} must be 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -134,13 +147,12 @@ class DPCConfig:
     kind: Literal["dpc"] = "dpc"
 
     def __post_init__(self):
-        check_finite(self)
+        check_part(self)
         check(len(self.inputs) == len(self.rates) >= 1, "inputs and rates must name the same branches, at least one")
         known = all(-1 <= source < branch for branch, source in enumerate(self.inputs))
         check(known, f"inputs={self.inputs} must name the encoder, -1, or earlier branches")
-        check(all(min(rate) >= 1 for rate in self.rates), f"rates={self.rates} must be at least 1")
-        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
-        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+        within = all(1 <= step <= MOST for rate in self.rates for step in rate)
+        check(within, f"rates={self.rates} must be 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -154,9 +166,10 @@ class DecoderConfig:
     epsilon: float = 1e-5
 
     def __post_init__(self):
-        check_finite(self)
-        for name in ("low_level_channels", "channels", "depth"):
-            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        check_part(self)
+        fits = 1 <= self.low_level_channels <= MOST
+        check(fits, f"low_level_channels={self.low_level_channels} must be 1 to {MOST}")
+        check(1 <= self.depth <= 100, f"depth={self.depth} must be 1 to 100")
 
 
 @dataclass(frozen=True)
@@ -168,9 +181,7 @@ class AuxHeadConfig:
     epsilon: float = 1e-5
 
     def __post_init__(self):
-        check_finite(self)
-        check(self.channels >= 1, f"channels={self.channels} must be at least 1")
-        check(0 <= self.dropout < 1, f"dropout={self.dropout} must be a probability, 0 to below 1")
+        check_part(self)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class StartConfig:
     package: Path | None = None  # a JAX package, or none: random weights
     mode: Literal["transfer_learning", "continue_training"] = "transfer_learning"  # all but the last layer; or all
 
+    def __post_init__(self):
+        needed = self.package is not None or self.mode == "transfer_learning"
+        check(needed, "mode=continue_training needs the package to go on from; give start.package")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -135,12 +139,12 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
         if len(kinds) > 1:  # configs that say which they are
             tags = {k.kind: k for k in kinds}
             tag = value.get("kind") if isinstance(value, dict) else None
-            if tag not in tags:
+            if not isinstance(tag, str) or tag not in tags:
                 raise InputError(f"{where}: kind must be one of {', '.join(tags)}, not {tag!r}")
             kinds = [tags[tag]]
         return from_dict(kinds[0], value, where)
     if origin is Literal:
-        if value in arguments:
+        if any(type(value) is type(argument) and value == argument for argument in arguments):
             return value
         raise InputError(f"{where}: must be one of {list(arguments)}, not {value!r}")
     if origin is tuple:

@@ -74,7 +74,7 @@ def test_containers_of_pytorch(v3plus, tmp_path, container):
     back = smp.to_state_dict(converted.model)
     assert all(np.array_equal(back[name], array) for name, array in arrays(weights).items() if "num_b" not in name)
     assert converted.beside == (["loss_fn.weight", "mean", "std"] if "loss" in container else [])
-    assert any("smp's defaults" in line for line in converted.summary())
+    assert any("--output-stride" in line and "--atrous-rates" in line for line in converted.summary())
 
 
 def test_half_precision_and_safetensors(v3plus, tmp_path):
@@ -106,7 +106,7 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
         torch.save(model.state_dict(), tmp_path / "saved" / "pytorch_model.bin")
     converted = convert("smp", tmp_path / "saved", Options())
     assert converted.model.config == presets.smp_deeplabv3plus("resnet18", 2, 8, decoder_atrous_rates=(3, 6, 9))
-    assert not any("default" in line for line in converted.summary())
+    assert not any("not recorded" in line for line in converted.summary())
 
 
 def test_names_of_older_releases(v3, tmp_path):
@@ -131,6 +131,16 @@ def test_imagenet_encoder(tmp_path):
         for name, array in timm.encoder_state_dict(converted.model).items()
     )
     assert verify("timm", tmp_path / "resnet18.pth", converted).equal
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.int32, 1), (torch.float32, float("nan")), (torch.float64, 1e300)])
+def test_numbers_that_no_weights_are_made_of(v3plus, tmp_path, dtype, value):
+    weights = {**v3plus.state_dict(), "decoder.block1.0.weight": torch.full((48, 24, 1, 1), value, dtype=dtype)}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"w.pth: the weights (must be floating-point|hold values that are not finite)"
+    ):
+        convert("smp", tmp_path / "w.pth", Options())
 
 
 def test_options_that_cannot_apply_are_refused(tmp_path):

@@ -80,6 +80,14 @@ def test_continue_where_the_package_was_given_a_background(tiny_config, tmp_path
         continue_training(model, tmp_path / "p", ("background", "roof"))
 
 
+def test_continue_demands_the_same_architecture(tiny_config, tiny_package):
+    other = replace(tiny_config, encoder=replace(tiny_config.encoder, epsilon=0.1))
+    with pytest.raises(InputError, match=r"another architecture: model.encoder.epsilon is 1e-05 there and 0.1 here"):
+        continue_training(blank_model(other), tiny_package, CLASS_NAMES)
+    with pytest.raises(InputError, match="give start.package"):
+        StartConfig(mode="continue_training")
+
+
 def test_another_normalisation_is_named(tiny_package):
     assert normalisation_differs(tiny_package, PreprocessConfig()) == ""
     other = PreprocessConfig(mean=(0.5, 0.5, 0.5))

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from conftest import SHARED
+from conftest import SHARED, blank_model
 from converters import convert, tf_deeplab
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError
@@ -84,6 +84,14 @@ def test_architecture_is_read_off_the_variables(seeded_weights):
     assert infer("resnet_v1_50_os16_129x129") == presets.tf_deeplab("resnet_v1_50", 21, 16)
     thin = presets.tf_deeplab("mobilenet_v2", 21, 8, atrous_rates=(), decoder=False, depth_multiplier=0.5)
     assert infer("mobilenet_v2_dm05_os16_129x129", 8) == thin
+
+
+@pytest.mark.parametrize("multiplier", [0.35, 1.4])
+def test_depth_multipliers_are_read_off_rounded_widths(multiplier):
+    """1.4 x 32 is 44.8: the stem has 45 channels, as research/deeplab rounds, and not a multiple of 8."""
+    config = presets.tf_deeplab("mobilenet_v2", 3, 8, atrous_rates=(), decoder=False, depth_multiplier=multiplier)
+    assert config.encoder.stem == {0.35: 11, 1.4: 45}[multiplier]
+    assert tf_deeplab.infer_config(tf_deeplab.to_variables(blank_model(config)), 8) == config
 
 
 def test_other_variables_are_refused(mobilenet_variables):

@@ -190,11 +190,11 @@ def tf_deeplab(
 
 
 def thin(config: MobileNetV2Config, multiplier: float) -> MobileNetV2Config:
-    """MobileNetV2 with that share of every width; below 1 rounded to whole channels, above to multiples of 8."""
+    """MobileNetV2 with that share of every width, rounded to whole channels as research/deeplab does."""
     check(0.1 <= multiplier <= 4, f"depth_multiplier={multiplier} must be 0.1 to 4")
 
     def scaled(channels: int) -> int:
-        return max(int(channels * multiplier + 0.5), 1) if multiplier < 1 else int(channels * multiplier + 4) // 8 * 8
+        return max(int(channels * multiplier + 0.5), 1)
 
     stages = tuple((expansion, scaled(channels), *rest) for expansion, channels, *rest in config.stages)
     return replace(config, stem=scaled(config.stem), stages=stages)

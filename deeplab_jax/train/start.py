@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.config import PreprocessConfig, to_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import read_package
@@ -46,6 +46,8 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
         InputError: that says where the class names differ, or with every missing, unexpected or misshapen tensor.
     """
     source = open_jax_package(package)
+    if field := first_difference(to_dict(source.config), to_dict(model.config)):
+        raise InputError(f"{package} is another architecture: {field}; to continue training they must be equal")
     theirs = read_package(package).classes.names
     if len(theirs) == source.config.num_classes + 1:  # `background` was put in front for the shared API
         theirs = theirs[1:]
@@ -61,6 +63,18 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
             "must be equal, to start on other classes use start.mode=transfer_learning"
         )
     put(model, to_arrays(source), (), package)
+
+
+def first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
+    """The first field of two configs that differs, dropout aside; empty where none does."""
+    for name in {**theirs, **ours}:
+        a, b = theirs.get(name), ours.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if found := first_difference(a, b, f"{prefix}{name}."):
+                return found
+        elif a != b and name not in ("dropout", "num_classes"):
+            return f"model.{prefix}{name} is {a} there and {b} here"
+    return ""
 
 
 def normalisation_differs(package: Path, config: PreprocessConfig) -> str:

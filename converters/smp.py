@@ -153,6 +153,10 @@ def check_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     depth = recorded.get("encoder_depth", 5)
     if depth != 5:
         raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
+    if recorded.get("upsampling") not in (None, 0):
+        raise InputError(
+            f"config.json: upsampling {recorded['upsampling']!r} is not supported; logits are of full size"
+        )
     kinds = {
         "encoder_name": str,
         "encoder_output_stride": int,

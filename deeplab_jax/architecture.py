@@ -1,5 +1,6 @@
 """What a DeepLab is, as frozen dataclasses: facts, not names. `models.presets` says which facts make whose model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,11 @@ class ResNetConfig:
             all(1 <= units <= 1000 for units in self.blocks), f"blocks={self.blocks} must be 1 to 1000 in every stage"
         )
         check(min(self.width, self.groups, self.group_width) >= 1, "width, groups and group_width must be at least 1")
+        inner = self.width * self.group_width // 64
+        check(inner >= 1, f"width={self.width} and group_width={self.group_width} leave a bottleneck no channels")
+        check(self.bottleneck or self.groups == 1, f"groups={self.groups} needs bottleneck units")
+        check_channels("deep_stem", self.deep_stem)
+        check_channels("multi_grid", self.multi_grid)
         fits = len(self.multi_grid) in (0, self.blocks[-1])
         check(fits, f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}")
         residual = self.low_level == "stage" or self.blocks[0] >= 2
@@ -69,7 +75,10 @@ class XceptionConfig:
         strides = [stride for _, stride in self.entry]
         check(strides.count(2) == 3 and set(strides) <= {1, 2}, f"entry={self.entry} must stride by 2 three times")
         check(len(self.multi_grid) in (0, 3), f"multi_grid={self.multi_grid} must hold three factors")
-        check(min(channels for channels, _ in self.entry) >= 1, f"entry={self.entry} must have channels")
+        check_channels("entry", [channels for channels, _ in self.entry])
+        check_channels("stem", self.stem)
+        check_channels("exit", [*self.exit[0], *self.exit[1]])
+        check_channels("multi_grid", self.multi_grid)
 
 
 @dataclass(frozen=True)
@@ -93,13 +102,18 @@ class MobileNetV2Config:
         check(all(stage[2] <= 1000 for stage in self.stages), f"stages={self.stages} must have at most 1000 units")
         strides = [stage[3] for stage in self.stages]
         check(strides.count(2) == 4 and set(strides) <= {1, 2}, f"stages={self.stages} must stride by 2 four times")
-        check(self.stem >= 1 and self.head != 0, f"stem={self.stem} and head={self.head} must be at least 1")
+        check_channels("stem", [self.stem])
+        check_channels("head", [self.head] if self.head is not None else [])
 
 
 EncoderConfig = ResNetConfig | XceptionConfig | MobileNetV2Config
 
 
 MOST = 2**20  # dilation or channels: far beyond any use, and far from what would exhaust a machine before it is noticed
+
+
+def check_channels(name: str, values: Sequence[int]) -> None:
+    check(all(1 <= value <= MOST for value in values), f"{name}={list(values)} must be 1 to {MOST}")
 
 
 def check_part(config: "ASPPConfig | DPCConfig | DecoderConfig | AuxHeadConfig") -> None:

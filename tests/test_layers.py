@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from deeplab_jax.errors import InputError
-from deeplab_jax.models import DPCConfig, ResNetConfig, XceptionConfig, build_model, presets
+from deeplab_jax.models import ASPPConfig, DPCConfig, ResNetConfig, XceptionConfig, build_model, presets
 from deeplab_jax.models.deeplab import ENCODERS
 from deeplab_jax.models.layers import Conv, ConvNorm, DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
 from deeplab_jax.models.resnet import plan
@@ -153,6 +153,11 @@ def test_conv_forms_agree(kernel, stride):
         (lambda: replace(presets.RESNETS["resnet50"], multi_grid=(1, 2)), r"multi_grid=\(1, 2\) must hold a factor"),
         (lambda: replace(presets.XCEPTIONS["xception41"], entry=((64, 2),)), "must stride by 2 three times"),
         (lambda: replace(presets.MOBILENET_V2, in_channels=0), "in_channels=0 must be at least 1"),
+        (lambda: replace(presets.RESNETS["resnet50"], multi_grid=(0, 1, 1)), "multi_grid=.* must be 1 to"),
+        (lambda: replace(presets.RESNETS["resnet18"], groups=32), "groups=32 needs bottleneck units"),
+        (lambda: replace(presets.MOBILENET_V2, head=-3), "head=.* must be 1 to"),
+        (lambda: ASPPConfig(rates=(10**8,)), "rates=.* must be 1 to"),
+        (lambda: ASPPConfig(epsilon=-1.0), "epsilon=-1.0 must be positive"),
         (lambda: DPCConfig((0,), ((1, 1),)), "must name the encoder, -1, or earlier branches"),
         (lambda: presets.tf_deeplab("mobilenet_v2", depth_multiplier=0.0), "depth_multiplier=0.0 must be 0.1 to 4"),
     ],

@@ -84,7 +84,7 @@ def test_continue_demands_the_same_architecture(tiny_config, tiny_package):
     other = replace(tiny_config, encoder=replace(tiny_config.encoder, epsilon=0.1))
     with pytest.raises(InputError, match=r"another architecture: model.encoder.epsilon is 1e-05 there and 0.1 here"):
         continue_training(blank_model(other), tiny_package, CLASS_NAMES)
-    with pytest.raises(InputError, match="give start.package"):
+    with pytest.raises(InputError, match=r"give start\.package"):
         StartConfig(mode="continue_training")
 
 

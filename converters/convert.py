@@ -1,16 +1,16 @@
 """`deeplab convert`: a file of someone's weights to a model and what a package needs to know beside it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
 from converters import smp, tf_deeplab, timm, torchvision
-from converters.files import read_weights, unwrap
+from converters.files import Weights, has, read_weights
 from converters.tf_files import atrous_rates_in, read_tf
-from deeplab_jax.architecture import ModelConfig, XceptionConfig
+from deeplab_jax.architecture import ModelConfig, ResNetConfig, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import voc
 from deeplab_jax.errors import InputError
@@ -27,8 +27,9 @@ class Options:
     output_stride: int | None = None
     atrous_rates: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None  # height and width of the network input
-    architecture: str = "DeepLabV3Plus"  # to put an ImageNet encoder into
-    classes: int = 21  # likewise
+    multi_grid: tuple[int, ...] | None = None
+    architecture: str | None = None  # to put an ImageNet encoder into
+    classes: int | None = None  # likewise
 
 
 @dataclass(frozen=True)
@@ -38,73 +39,99 @@ class Converted:
     encoder: str  # its name there
     preprocess: PreprocessConfig
     class_names: tuple[str, ...] | None  # where they are known
-    beside: list[str]  # names in the file that are no part of the model
-    assumed: str = ""  # what no file records and nobody gave
+    beside: list[str]  # what is in the file and is no part of the model
+    assumed: list[str] = field(default_factory=list)  # what no file records and nobody gave
 
     def summary(self) -> list[str]:
         """What was converted, line by line."""
         config, aspp = self.model.config, self.model.config.aspp
         rates = f"rates {', '.join(map(str, aspp.rates))}" if aspp.rates else "no atrous branches"
         what = f"DeepLabV3{'+' if config.decoder else ''} with {self.encoder}, {config.num_classes} classes"
-        lines = [f"{len(self.weights)} tensors: {what}, output stride {config.encoder.output_stride}, {rates}"]
+        count = sum(not name.endswith("num_batches_tracked") for name in self.weights)
+        lines = [f"{count} tensors: {what}, output stride {config.encoder.output_stride}, {rates}"]
         if self.assumed:
-            lines.append(f"not recorded, so {self.encoder} has the usual {self.assumed}")
+            lines.append(f"not recorded, so {self.encoder} has the usual {' and '.join(self.assumed)}")
         if self.beside:
-            lines.append(f"left aside: {', '.join(self.beside)}")
+            more = f" and {len(self.beside) - 8} more" if len(self.beside) > 8 else ""
+            lines.append(f"left aside: {', '.join(self.beside[:8])}{more}")
         return lines
 
 
-def defaults_taken(stride: Any, rates: Any) -> str:
+ANCHORS = {  # names that only models of that source have
+    "smp": r"segmentation_head\.0\.weight",
+    "torchvision": r"classifier\.4\.weight",
+    "timm": r"(conv1|stem\.0\.conv|features\.0\.0)\.weight",
+}
+
+
+def read_torch_weights(source: str, path: Path) -> Weights:
+    weights = read_weights(path, ANCHORS[source])
+    for other in ("smp", "torchvision"):
+        if other != source and has(ANCHORS[other], [*weights.tensors, *weights.beside]):
+            raise InputError(f"{path} holds weights of {other}; convert them with: deeplab convert {other} {path}")
+    return weights
+
+
+def defaults_taken(**values: Any) -> list[str]:
     """What was neither recorded nor given, with the options that change it."""
-    missing = [] if stride else ["output stride (--output-stride)"]
-    return " and ".join(missing if rates else [*missing, "atrous rates (--atrous-rates)"])
+    return [f"{name.replace('_', ' ')} (--{name.replace('_', '-')})" for name, value in values.items() if not value]
 
 
 def from_smp(path: Path, options: Options) -> Converted:
-    weights, recorded = read_weights(path)
-    weights, beside = unwrap(weights, r"segmentation_head\.0\.weight")
-    weights = smp.modernise(weights)
-    config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, recorded)
+    read = read_torch_weights("smp", path)
+    weights = smp.modernise(read.tensors)
+    config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, read.recorded)
     model = smp.from_state_dict(weights, config)
     preprocess = torch_preprocessing(config, options.size or (512, 512))
     assumed = defaults_taken(
-        options.output_stride or recorded.get("encoder_output_stride"),
-        options.atrous_rates or recorded.get("decoder_atrous_rates"),
+        output_stride=options.output_stride or read.recorded.get("encoder_output_stride"),
+        atrous_rates=options.atrous_rates or read.recorded.get("decoder_atrous_rates"),
     )
+    activation = read.recorded.get("activation")
+    beside = [*read.beside, *([f"activation {activation!r} (packages take logits)"] if activation else [])]
     return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, assumed)
 
 
 def from_torchvision(path: Path, options: Options) -> Converted:
-    weights, beside = unwrap(read_weights(path)[0], r"classifier\.4\.weight")
-    config = torchvision.infer_config(weights)
-    model = torchvision.from_state_dict(weights, config)
+    read = read_torch_weights("torchvision", path)
+    config = torchvision.infer_config(read.tensors)
+    model = torchvision.from_state_dict(read.tensors, config)
     preprocess = torch_preprocessing(config, options.size or (520, 520))
-    return Converted(model, weights, torchvision.backbone_name(config), preprocess, voc_names(config), beside)
+    encoder = torchvision.backbone_name(config)
+    return Converted(model, read.tensors, encoder, preprocess, voc_names(config), read.beside)
 
 
 def from_timm(path: Path, options: Options) -> Converted:
-    weights, beside = unwrap(read_weights(path)[0], r"(conv1|stem\.0\.conv|features\.0\.0)\.weight")
-    encoder = options.encoder or timm.infer_encoder(weights)
-    if options.architecture not in smp.PRESETS:
-        raise InputError(f"architecture {options.architecture!r} is not known; choose one of {', '.join(smp.PRESETS)}")
-    rates = options.atrous_rates or (12, 24, 36)
-    preset = smp.PRESETS[options.architecture]
-    config = preset(encoder, options.classes, options.output_stride or 16, decoder_atrous_rates=rates)
+    read = read_torch_weights("timm", path)
+    encoder = options.encoder or timm.infer_encoder(read.tensors)
+    preset = smp.PRESETS[options.architecture or "DeepLabV3Plus"]
+    config = preset(
+        encoder,
+        options.classes or len(voc.CLASSES),
+        options.output_stride or 16,
+        decoder_atrous_rates=options.atrous_rates or (12, 24, 36),
+    )
     model = build_model(config, rngs=nnx.Rngs(0))
-    beside += timm.load_encoder(model, weights)
+    classifier = timm.load_encoder(model, read.tensors)
     model.eval()
     preprocess = torch_preprocessing(config, options.size or (512, 512))
-    return Converted(model, weights, encoder, preprocess, None, beside)
+    return Converted(model, read.tensors, encoder, preprocess, None, [*read.beside, *classifier])
 
 
 def from_tf(path: Path, options: Options) -> Converted:
     variables = read_tf(path)
-    stride, rates = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else (None, None)
-    stride, rates = options.output_stride or stride, options.atrous_rates or rates
-    config = tf_deeplab.infer_config(variables, stride, rates)
+    found = tf_deeplab.Dilations()
+    if path.suffix == ".pb":
+        found = tf_deeplab.recorded(atrous_rates_in(path))
+    stride, rates = options.output_stride or found.output_stride, options.atrous_rates or found.atrous_rates
+    multi_grid = options.multi_grid or found.multi_grid
+    config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
     model = tf_deeplab.from_variables(variables, config)
     preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
-    assumed = defaults_taken(stride, rates or not config.aspp.rates)
+    beta = isinstance(config.encoder, ResNetConfig) and bool(config.encoder.deep_stem)
+    assumed = defaults_taken(
+        output_stride=stride, atrous_rates=rates or not config.aspp.rates, multi_grid=multi_grid or not beta
+    )
     encoder, _ = tf_deeplab.infer_variant(variables)
     return Converted(model, variables, encoder, preprocess, voc_names(config), [], assumed)
 
@@ -118,22 +145,32 @@ SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
 
 
 FIXED = {  # options that would contradict what the source's models are
-    "smp": ("architecture",),
-    "torchvision": ("encoder", "output_stride", "atrous_rates", "architecture"),
+    "smp": ("multi_grid", "architecture"),
+    "torchvision": ("encoder", "output_stride", "atrous_rates", "multi_grid", "architecture"),
     "tf": ("encoder", "architecture"),
-    "timm": (),
+    "timm": ("multi_grid",),
 }
 
 
 def convert(source: str, path: Path, options: Options) -> Converted:
     """Raises InputError that names the file and what is wrong with it."""
-    for name in FIXED[source]:
-        if getattr(options, name) != getattr(Options(), name):
-            raise InputError(f"--{name.replace('_', '-')} cannot be chosen for {source} weights; leave it out")
+    for name, value in vars(options).items():
+        option = f"--{name.replace('_', '-')}"
+        if name in FIXED[source] and value is not None:
+            raise InputError(f"{option} cannot be chosen for {source} weights; leave it out")
+        if value == ():
+            raise InputError(f"{option} needs at least one value; leave it out for what is recorded or usual")
     try:
-        return SOURCES[source](path, options)
+        converted = SOURCES[source](path, options)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    channels = converted.model.config.encoder.in_channels
+    if channels != 3:
+        raise InputError(
+            f"{path} is a model of {channels} channels, but a package takes RGB pictures; the converters' Python "
+            "functions load it (README, Port weights)"
+        )
+    return converted
 
 
 def torch_preprocessing(config: ModelConfig, size: tuple[int, int]) -> PreprocessConfig:

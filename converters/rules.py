@@ -115,6 +115,15 @@ def _element(text: str, offset: str | None) -> str:
     return str(int(text) + int(offset)) if offset else text
 
 
+def check_rates(rates: Sequence[int], branches: int) -> None:
+    """Raises InputError unless there is one atrous rate for every branch of the pyramid in the weights."""
+    if len(rates) != branches:
+        given = ", ".join(map(str, rates)) or "none"
+        raise InputError(
+            f"the weights have {branches} atrous branches; give as many rates (--atrous-rates), not {given}"
+        )
+
+
 def load(config: ModelConfig, rules: Rules, weights: Mapping[str, Any], dialect: Dialect) -> DeepLab:
     """A model in evaluation mode from names there and arrays or tensors.
 

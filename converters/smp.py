@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from converters import rules, torch_encoders
-from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
+from deeplab_jax.architecture import ASPPConfig, ModelConfig
 from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
@@ -52,8 +52,8 @@ V3PLUS_HEAD = (
 
 
 def names(config: ModelConfig) -> rules.Rules:
-    """Our module names and smp's, for this architecture."""
-    timm = isinstance(config.encoder, XceptionConfig) or config.encoder.dilation_rule == "after-strided-unit"
+    """Our module names and smp's. Raises InputError where smp cannot build this model."""
+    timm = encoder_name(config).startswith("tu-")
     encoder = torch_encoders.names(config.encoder, "encoder.model." if timm else "encoder.", flat=True)
     branches = len(config.aspp.rates)
     if config.decoder:
@@ -67,7 +67,6 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
     Raises:
         InputError: with every missing, unexpected or misshapen tensor.
     """
-    encoder_name(config)
     return rules.load(config, names(config), state_dict, rules.TORCH)
 
 
@@ -77,7 +76,6 @@ def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
     Raises:
         InputError: where smp cannot build such a model.
     """
-    encoder_name(model.config)
     return rules.save(model, names(model.config), rules.TORCH)
 
 
@@ -130,33 +128,37 @@ def infer_config(
     for needed in (project, head):
         if needed not in state_dict or len(state_dict[needed].shape) != 4:
             raise InputError(f"these are not the weights of an smp DeepLab: {needed} is missing or no convolution")
-    settings = check_settings(recorded or {})
+    settings = check_settings(recorded or {}, plus)
     name = encoder or settings.get("encoder_name") or infer_encoder(state_dict)
     stem = r"encoder\.(model\.)?(conv1|features\.0\.0|stem_0\.conv)\.weight"
     channels = [w.shape[1] for name, w in state_dict.items() if re.fullmatch(stem, name) and len(w.shape) == 4]
     preset = PRESETS["DeepLabV3Plus" if plus else "DeepLabV3"]
     defaults = {name: parameter.default for name, parameter in inspect.signature(preset).parameters.items()}
+    rates = atrous_rates or settings.get("decoder_atrous_rates") or defaults["decoder_atrous_rates"]
+    branches = {
+        name.removeprefix(f"{prefix}.convs.").split(".")[0] for name in state_dict if f"{prefix}.convs." in name
+    }
+    rules.check_rates(rates, len(branches) - 2)  # beside the 1x1 and image pooling
     return preset(
         name,
         state_dict[head].shape[0],
         output_stride or settings.get("encoder_output_stride") or defaults["encoder_output_stride"],
         in_channels=channels[0] if channels else defaults["in_channels"],
         decoder_channels=state_dict[project].shape[0],
-        decoder_atrous_rates=(atrous_rates or settings.get("decoder_atrous_rates") or defaults["decoder_atrous_rates"]),
+        decoder_atrous_rates=rates,
         decoder_aspp_separable=any(name.startswith(f"{prefix}.convs.1.0.1.") for name in state_dict),
         decoder_aspp_dropout=settings.get("decoder_aspp_dropout", defaults["decoder_aspp_dropout"]),
     )
 
 
-def check_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What `config.json` says and no weights do. Raises InputError where it is of the wrong type."""
+def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
+    """What `config.json` says and no weights do. Raises InputError where it is of the wrong type or not supported."""
     depth = recorded.get("encoder_depth", 5)
     if depth != 5:
         raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
-    if recorded.get("upsampling") not in (None, 0):
-        raise InputError(
-            f"config.json: upsampling {recorded['upsampling']!r} is not supported; logits are of full size"
-        )
+    full = 4 if plus else recorded.get("encoder_output_stride", 8)  # brings the logits to the picture's size
+    if recorded.get("upsampling") not in (None, full):
+        raise InputError(f"config.json: upsampling {recorded['upsampling']!r} is not supported; only {full!r} is")
     kinds = {
         "encoder_name": str,
         "encoder_output_stride": int,

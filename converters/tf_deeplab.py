@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from converters import rules
 from deeplab_jax.architecture import (
+    ASPPConfig,
     DPCConfig,
     MobileNetV2Config,
     ModelConfig,
@@ -122,12 +124,50 @@ def from_variables(variables: Mapping[str, Any], config: ModelConfig) -> DeepLab
 
 
 def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
-    """The model's weights under their names, in TensorFlow's layouts."""
+    """The model's weights under their names, in TensorFlow's layouts.
+
+    Raises:
+        InputError: where research/deeplab builds no such model.
+    """
+    model_variant(model.config)
     return rules.save(model, names(model.config), rules.TENSORFLOW)
 
 
+def model_variant(config: ModelConfig) -> str:
+    """What research/deeplab calls the encoder. Raises InputError where it cannot build this model."""
+    encoder, aspp, decoder = config.encoder, config.aspp, config.decoder
+    kinds = [aspp.branches] if isinstance(aspp, ASPPConfig) and aspp.rates else []
+    kinds += [decoder.fuse] if decoder else []
+    for name, theirs in presets.TF_ENCODERS.items():
+        if type(theirs) is not type(encoder) or encoder.output_stride == 32:
+            continue
+        multiplier = 1.0
+        if isinstance(encoder, MobileNetV2Config):
+            multiplier = depth_multiplier(encoder.stem, encoder.stages[-1][1])
+            if not 0.1 <= multiplier <= 4:
+                continue
+        built = presets.tf_deeplab(
+            name,
+            config.num_classes,
+            encoder.output_stride,
+            atrous_rates=aspp.rates if isinstance(aspp, ASPPConfig) else None,
+            decoder=decoder is not None,
+            dense_prediction_cell=isinstance(aspp, DPCConfig),
+            separable="dense" not in kinds,
+            depth_multiplier=multiplier,
+            multi_grid=None if isinstance(encoder, MobileNetV2Config) else encoder.multi_grid,
+            in_channels=encoder.in_channels,
+        )
+        if replace(built, aspp=replace(built.aspp, dropout=aspp.dropout)) == config:
+            return name
+    raise InputError("research/deeplab builds no such model; see presets.tf_deeplab for those it does")
+
+
 def infer_config(
-    variables: Mapping[str, Any], output_stride: int | None = None, atrous_rates: tuple[int, ...] | None = None
+    variables: Mapping[str, Any],
+    output_stride: int | None = None,
+    atrous_rates: tuple[int, ...] | None = None,
+    multi_grid: tuple[int, ...] | None = None,
 ) -> ModelConfig:
     """The architecture, read off names and shapes.
 
@@ -135,6 +175,7 @@ def infer_config(
         variables: names -> arrays.
         output_stride: of the encoder; no variable records it, so by default 8, at which Google exports its models.
         atrous_rates: of the pyramid, where it has any; by default 12, 24, 36 at output stride 8 and half that at 16.
+        multi_grid: factors on the dilations of the last stage; by default 1, 2, 4 for the beta ResNets.
 
     Raises:
         InputError: where these are not the variables of a DeepLab with a known encoder.
@@ -144,43 +185,70 @@ def infer_config(
         if name not in variables or len(variables[name].shape) != 4:
             raise InputError(f"these are not the variables of research/deeplab: {name} is missing or no convolution")
     *_, in_channels, width = variables[stem].shape
-    atrous = any(name.startswith("aspp1") for name in variables)
-    if atrous_rates and not atrous:
+    branches = len({match[1] for name in variables if (match := re.match(r"aspp([1-9]\d*)[_/]", name))})
+    if atrous_rates and not branches:
         raise InputError(
             "these variables have no atrous branches whose rates could be chosen; leave --atrous-rates out"
         )
+    if branches:
+        factor = 16 // (output_stride or 8)
+        atrous_rates = atrous_rates or (6 * factor, 12 * factor, 18 * factor)
+        rules.check_rates(atrous_rates, branches)
     return presets.tf_deeplab(
         variant,
         variables["logits/semantic/weights"].shape[-1],
         output_stride or 8,
-        atrous_rates=atrous_rates if atrous else (),
+        atrous_rates=atrous_rates or (),
         decoder=any(name.startswith("decoder/") for name in variables),
         dense_prediction_cell=any(name.startswith("meta_architecture/") for name in variables),
         separable=not any(
             name in variables for name in ("aspp1/weights", "decoder/decoder_conv0/decoder_conv0_1/weights")
         ),
-        depth_multiplier=infer_multiplier(variables, width) if variant == "mobilenet_v2" else 1.0,
+        depth_multiplier=depth_multiplier(width, last_width(variables)) if variant == "mobilenet_v2" else 1.0,
+        multi_grid=multi_grid,
         in_channels=in_channels,
     )
 
 
-def infer_multiplier(variables: Mapping[str, Any], stem: int) -> float:
-    """MobileNetV2's depth multiplier: a published one, or what the first convolution says."""
+def last_width(variables: Mapping[str, Any]) -> int:
     last = variables.get("MobilenetV2/expanded_conv_16/project/weights")
+    return 0 if last is None or not last.shape else last.shape[-1]
+
+
+def depth_multiplier(first: int, last: int) -> float:
+    """MobileNetV2's, from the widths of its first convolution and last unit: a published one, or the first width's."""
     for multiplier in (1.0, 0.25, 0.35, 0.5, 0.7, 0.75, 1.3, 1.4):
         config = presets.thin(presets.MOBILENET_V2, multiplier)
-        if config.stem == stem and last is not None and config.stages[-1][1] == last.shape[-1]:
+        if (config.stem, config.stages[-1][1]) == (first, last):
             return multiplier
-    return stem / presets.MOBILENET_V2.stem
+    return first / presets.MOBILENET_V2.stem
 
 
-def recorded(rates: Mapping[str, int]) -> tuple[int | None, tuple[int, ...] | None]:
-    """Output stride and rates of the pyramid, read off the dilation of every convolution of a frozen graph."""
-    last = r"(MobilenetV2/expanded_conv_16|exit_flow/block2/unit_1/.*/separable_conv1|block4/unit_1/.*/conv2)"
-    last_rates = {rate for name, rate in rates.items() if re.search(last, name)}
-    pyramid = {match[1]: rate for name, rate in rates.items() if (match := re.match(r"aspp([1-9])", name)) and rate > 1}
-    output_stride = {1: 32, 2: 16, 4: 8}.get(max(last_rates, default=0))
-    return output_stride, tuple(rate for _, rate in sorted(pyramid.items())) or None
+@dataclass(frozen=True)
+class Dilations:
+    """What only a frozen graph records."""
+
+    output_stride: int | None = None
+    atrous_rates: tuple[int, ...] | None = None
+    multi_grid: tuple[int, ...] | None = None
+
+
+def recorded(rates: Mapping[str, int]) -> Dilations:
+    """Read off the dilation of every convolution of a frozen graph, by the node's name."""
+
+    def of(pattern: str) -> list[int]:
+        """The largest dilation in each numbered place of the network."""
+        found: dict[int, int] = {}
+        for name, rate in rates.items():
+            if match := re.search(pattern, name):
+                found[int(match[1])] = max(rate, found.get(int(match[1]), 1))
+        return [rate for _, rate in sorted(found.items())]
+
+    last = of(r"block4/unit_(\d+)/.*/conv2/") or of(r"exit_flow/block2/unit_1/.*/separable_conv(\d+)_depthwise")
+    base = (last or of(r"MobilenetV2/expanded_conv_(16)/") or [0])[0]
+    multi_grid = tuple(rate // base for rate in last) if base else ()
+    pyramid = [rate for rate in of(r"^aspp([1-9]\d*)[_/]") if rate > 1]
+    return Dilations({1: 32, 2: 16, 4: 8}.get(base), tuple(pyramid) or None, multi_grid or None)
 
 
 def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:
@@ -198,9 +266,8 @@ def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def preprocessing(config: ModelConfig, size: tuple[int, int]) -> PreprocessConfig:
-    """Pictures as the original takes them: padded to the size, x / 127.5 - 1, or mean-free for the plain ResNets."""
+    """Pictures as the original takes them: padded with the mean, x / 127.5 - 1, or mean-free for the plain ResNets."""
     if isinstance(config.encoder, ResNetConfig) and not config.encoder.deep_stem:
-        red, green, blue = 123.15, 115.90, 103.06
-        grey = (red + green + blue) / 3
-        return PreprocessConfig(size, "pad", (red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), grey)
-    return PreprocessConfig(size, "pad", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 127.5)
+        mean = 123.15 / 255, 115.90 / 255, 103.06 / 255
+        return PreprocessConfig(size, "pad", mean, (1 / 255, 1 / 255, 1 / 255), padding_value=None)
+    return PreprocessConfig(size, "pad", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), padding_value=None)

@@ -70,6 +70,7 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
             variables = _read_graph(path)
         else:
             variables = _read_checkpoint(path)
+    variables = {name.removesuffix(":0"): array for name, array in variables.items()}  # as `tf.Variable.name` has it
     variables = {name: array for name, array in variables.items() if not TRAINING_STATE.fullmatch(name)}
     check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
     return variables

@@ -100,7 +100,9 @@ STORAGES = {
 }
 LEFT_OUT = (
     "torch.device argparse.Namespace collections.Counter builtins.set builtins.bytearray builtins.complex "
-    "__builtin__.set __builtin__.bytearray __builtin__.complex _codecs.encode numpy.dtype numpy.ndarray "
+    "builtins.dict builtins.list builtins.int builtins.float __builtin__.dict __builtin__.list __builtin__.int "
+    "__builtin__.float __builtin__.set __builtin__.bytearray __builtin__.complex _codecs.encode numpy.dtype "
+    "numpy.ndarray "
     "numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct numpy._core.multiarray.scalar "
     "numpy._core.multiarray._reconstruct pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
     "pathlib.PureWindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath pathlib._local.PurePosixPath "
@@ -114,6 +116,7 @@ KNOWN = {
         for place in ("", "cuda.", "storage.")
     },
     "collections.OrderedDict": _Global(lambda arguments: _Dict(*arguments[:1])),
+    "collections.defaultdict": _Global(lambda _: _Dict()),  # what it was called with makes values that are not there
     "torch.Size": _Global(_first),
     "torch._utils._rebuild_tensor": _Global(_tensor),
     "torch._utils._rebuild_tensor_v2": _Global(_tensor),

@@ -150,8 +150,9 @@ def convert(
     output_stride: Literal[8, 16] | None = None,
     atrous_rates: tuple[int, ...] | None = None,
     class_names: Path | None = None,
+    multi_grid: tuple[int, ...] | None = None,
     size: tuple[int, int] | None = None,
-    architecture: Literal["DeepLabV3", "DeepLabV3Plus"] = "DeepLabV3Plus",
+    architecture: Literal["DeepLabV3", "DeepLabV3Plus"] | None = None,
     verify: bool = False,
 ) -> None:
     """Weights of another library to a JAX package.
@@ -165,10 +166,11 @@ def convert(
         encoder: its name, such as resnet50 or tu-xception65; by default read off the weights.
         output_stride: of the encoder, which few files record; by default the other library's default.
         atrous_rates: of the pyramid, likewise.
+        multi_grid: factors on the dilations of the last stage of tf's ResNets and Xceptions, such as 1 2 4; likewise.
         class_names: a file with one class name a line; by default PASCAL VOC's where the source's published weights
             have those 21, otherwise background, class_1, class_2...
         size: height and width of the network input; by default 512 512, for torchvision 520 520, for tf 513 513.
-        architecture: what an ImageNet encoder is put into.
+        architecture: what an ImageNet encoder is put into; by default DeepLabV3Plus.
         verify: also run the other library, where it is installed, and compare.
     """
     from converters.convert import Options
@@ -181,8 +183,9 @@ def convert(
 
     check_vacant(out)
     names = read_class_names(class_names) if class_names else None
-    classes = {"classes": len(names)} if names else {}
-    converted = run(source, weights, Options(encoder, output_stride, atrous_rates, size, architecture, **classes))
+    classes = len(names) if names else None
+    options = Options(encoder, output_stride, atrous_rates, size, multi_grid, architecture, classes)
+    converted = run(source, weights, options)
     config = converted.model.config
     names = names or converted.class_names or default_class_names(config.num_classes)
     if len(names) != config.num_classes:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +31,22 @@ class PreprocessConfig:
     resize_mode: ResizeMode = "letterbox"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    padding_value: float = 127.0  # grey level 0..255 of what the picture does not cover
+    padding_value: float | None = 127.0  # grey level 0..255 of what the picture does not cover; None: the mean
 
     def __post_init__(self):
         check_finite(self)
         check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
         check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
-        check(0 <= self.padding_value <= 255, f"padding_value={self.padding_value} must be 0 to 255")
+        grey = self.padding_value is None or 0 <= self.padding_value <= 255
+        check(grey, f"padding_value={self.padding_value} must be 0 to 255")
+
+    @property
+    def padding(self) -> tuple[float, float, float]:
+        """Levels 0..255 of red, green and blue where the picture does not reach."""
+        if self.padding_value is None:
+            red, green, blue = self.mean
+            return red * 255, green * 255, blue * 255
+        return self.padding_value, self.padding_value, self.padding_value
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,16 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
     if type(value) is not kind:
         raise InputError(f"{where}: must be of type {kind.__name__}, not {value!r}")
     return value
+
+
+def differences(before: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every field in which two results of `to_dict` differ, dotted, and its two values."""
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name}", old, new
 
 
 def save_json(config: Any, path: Path) -> None:

@@ -1,13 +1,15 @@
 """`converters.convert`: the containers that people keep weights in, and what must be refused."""
 
+import json
 import re
 import zipfile
+from collections import defaultdict
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import randomise_torch
+from conftest import blank_model, randomise_torch
 from converters import smp, timm
 from converters.convert import Options, convert
 from converters.verify import verify
@@ -61,6 +63,11 @@ CONTAINERS = {
     "Lightning with loss and normalisation": lambda w, path: torch.save(
         {"state_dict": beside_a_loss(w), "pytorch-lightning_version": "2.4.0", "hyper_parameters": {"lr": 0.1}}, path
     ),
+    "training state around": lambda w, path: torch.save(
+        {"epoch": torch.tensor(3), "weights": {"class": torch.ones(4)}, "model": w, "log": defaultdict(list, a=[1])},
+        path,
+    ),
+    "nested": lambda w, path: torch.save({"state_dict": {"model": w}}, path),
     "no counters": lambda w, path: torch.save({n: t for n, t in w.items() if "num_batches" not in n}, path),
 }
 
@@ -75,6 +82,76 @@ def test_containers_of_pytorch(v3plus, tmp_path, container):
     assert all(np.array_equal(back[name], array) for name, array in arrays(weights).items() if "num_b" not in name)
     assert converted.beside == (["loss_fn.weight", "mean", "std"] if "loss" in container else [])
     assert any("--output-stride" in line and "--atrous-rates" in line for line in converted.summary())
+
+
+ASIDE = {  # what is listed as left aside
+    "average under another key": (lambda w: {"state_dict_ema": zeros(w), "state_dict": w}, ["state_dict_ema"]),
+    "average under another prefix": (
+        lambda w: {**prefixed({"decoder.block1.0.weight": torch.ones(1)}, "ema."), **prefixed(w, "model.")},
+        ["ema.decoder.block1.0.weight"],
+    ),
+    "teacher": (
+        lambda w: {**prefixed(zeros(w), "teacher."), **prefixed(w, "model.")},
+        lambda w: [f"teacher.{name}" for name in w],
+    ),
+    "metrics and numbers": (
+        lambda w: {
+            **prefixed(w, "module."),
+            "train_iou.confmat": torch.ones(4),
+            "epoch": 3,
+            "normalize.mean": torch.ones(3),
+        },
+        ["epoch", "train_iou.confmat", "normalize.mean"],
+    ),
+    "normalisation in the model": (lambda w: {**w, "normalize.mean": torch.ones(3)}, ["normalize.mean"]),
+}
+
+
+def zeros(weights):
+    return {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize("container", ASIDE)
+def test_what_is_no_part_of_the_model_is_left_aside_and_named(v3plus, tmp_path, container):
+    weights = v3plus.state_dict()
+    wrap, aside = ASIDE[container]
+    torch.save(wrap(weights), tmp_path / "w.pth")
+    converted = convert("smp", tmp_path / "w.pth", Options())
+    back = smp.to_state_dict(converted.model)
+    assert all(np.array_equal(back[name], array) for name, array in arrays(weights).items() if "num_b" not in name)
+    assert converted.beside == (aside(weights) if callable(aside) else aside)
+    assert converted.summary()[-1].startswith(f"left aside: {converted.beside[0]}")
+
+
+def test_two_models_in_one_file_are_refused(v3plus, tmp_path):
+    weights = v3plus.state_dict()
+    torch.save({**prefixed(weights, "student."), **prefixed(weights, "teacher.")}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w.pth: the weights of several models are in it \(student., teacher.\)"):
+        convert("smp", tmp_path / "w.pth", Options())
+
+
+def test_timm_encoders_under_the_prefix_of_lightning(tmp_path):
+    """`encoder.model.` is part of smp's own names, `model.` before it is not."""
+    config = presets.smp_deeplabv3plus("tu-resnet18", 2, decoder_channels=8)
+    weights = {name: torch.from_numpy(array) for name, array in smp.to_state_dict(blank_model(config)).items()}
+    assert "encoder.model.conv1.weight" in weights
+    torch.save({"state_dict": prefixed(weights, "model.")}, tmp_path / "w.ckpt")
+    assert convert("smp", tmp_path / "w.ckpt", Options()).model.config == config
+
+
+def test_content_counts_and_not_the_name_of_the_file(v3plus, tmp_path):
+    weights = v3plus.state_dict()
+    save_file(arrays(weights), tmp_path / "w.pth")
+    torch.save(weights, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        assert convert("smp", tmp_path / name, Options()).model.config.num_classes == 4
+
+
+def test_weights_of_another_source_are_named(v3plus, tmp_path):
+    torch.save(v3plus.state_dict(), tmp_path / "w.pth")
+    for source in ("timm", "torchvision"):
+        with pytest.raises(InputError, match=r"holds weights of smp; convert them with: deeplab convert smp"):
+            convert(source, tmp_path / "w.pth", Options())
 
 
 def test_half_precision_and_safetensors(v3plus, tmp_path):
@@ -107,6 +184,14 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
     converted = convert("smp", tmp_path / "saved", Options())
     assert converted.model.config == presets.smp_deeplabv3plus("resnet18", 2, 8, decoder_atrous_rates=(3, 6, 9))
     assert not any("not recorded" in line for line in converted.summary())
+
+    settings = json.loads((tmp_path / "saved" / "config.json").read_text())
+    (tmp_path / "saved" / "config.json").write_text(json.dumps({**settings, "activation": "softmax2d"}))
+    assert convert("smp", tmp_path / "saved", Options()).beside == ["activation 'softmax2d' (packages take logits)"]
+    for name, value in {"upsampling": 8, "encoder_depth": 4, "decoder_atrous_rates": [3, 6]}.items():
+        (tmp_path / "saved" / "config.json").write_text(json.dumps({**settings, name: value}))
+        with pytest.raises(InputError, match=rf"config.json: {name} {value} is not|give as many rates"):
+            convert("smp", tmp_path / "saved", Options())
 
 
 def test_names_of_older_releases(v3, tmp_path):
@@ -144,9 +229,23 @@ def test_numbers_that_no_weights_are_made_of(v3plus, tmp_path, dtype, value):
 
 
 def test_options_that_cannot_apply_are_refused(tmp_path):
-    for source, options in [("torchvision", Options(output_stride=16)), ("tf", Options(encoder="resnet50"))]:
+    refused = {
+        "torchvision": Options(output_stride=16),
+        "tf": Options(encoder="resnet50"),
+        "smp": Options(architecture="DeepLabV3Plus"),
+    }
+    for source, options in refused.items():
         with pytest.raises(InputError, match=rf"cannot be chosen for {source} weights; leave it out"):
             convert(source, tmp_path / "w", options)
+    with pytest.raises(InputError, match="--atrous-rates needs at least one value"):
+        convert("smp", tmp_path / "w", Options(atrous_rates=()))
+
+
+def test_models_that_are_not_for_rgb_are_refused(tmp_path):
+    model = blank_model(presets.smp_deeplabv3plus("resnet18", 2, in_channels=4, decoder_channels=8))
+    save_file(smp.to_state_dict(model), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"w.safetensors is a model of 4 channels, but a package takes RGB"):
+        convert("smp", tmp_path / "w.safetensors", Options())
 
 
 def test_verify_runs_both_and_names_the_layer_that_differs(v3, tmp_path):
@@ -210,6 +309,11 @@ BROKEN = {
     "swapped encoders": (with_another_encoder, (), "do not fit the model"),
     "wrong encoder": (lambda w, path: torch.save(w, path), ("--encoder", "resnet18"), "do not fit the model"),
     "unknown encoder": (lambda w, path: torch.save(w, path), ("--encoder", "vgg16"), "encoder 'vgg16' is not known"),
+    "wrong number of rates": (
+        lambda w, path: torch.save(w, path),
+        ("--atrous-rates", "6", "12"),
+        r"3 atrous branches; give as many rates \(--atrous-rates\), not 6, 12",
+    ),
     "wrong class count": (lambda w, path: torch.save(w, path), ("--class-names", "names.txt"), "names 2 classes but"),
     "truncated": (truncated, (), "damaged"),
     "pickle with code": (lambda w, path: torch.save({"state_dict": Payload(path.parent / "ran")}, path), (), "pickled"),

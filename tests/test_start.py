@@ -14,7 +14,7 @@ from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.models.weights import to_arrays
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.mesh import make_shardings
-from deeplab_jax.train.start import continue_training, normalisation_differs, transfer_learning
+from deeplab_jax.train.start import continue_training, transfer_learning, unlike
 from deeplab_jax.train.step import eval_model, init_state, start_state
 
 
@@ -82,16 +82,18 @@ def test_continue_where_the_package_was_given_a_background(tiny_config, tmp_path
 
 def test_continue_demands_the_same_architecture(tiny_config, tiny_package):
     other = replace(tiny_config, encoder=replace(tiny_config.encoder, epsilon=0.1))
-    with pytest.raises(InputError, match=r"another architecture: model.encoder.epsilon is 1e-05 there and 0.1 here"):
+    with pytest.raises(InputError, match=r"architectures differ: model.encoder.epsilon is 1e-05 in .* and 0.1 here"):
         continue_training(blank_model(other), tiny_package, CLASS_NAMES)
     with pytest.raises(InputError, match=r"give start\.package"):
         StartConfig(mode="continue_training")
 
 
-def test_another_normalisation_is_named(tiny_package):
-    assert normalisation_differs(tiny_package, PreprocessConfig()) == ""
-    other = PreprocessConfig(mean=(0.5, 0.5, 0.5))
-    assert "was trained with preprocess.mean=(0.485, 0.456, 0.406)" in normalisation_differs(tiny_package, other)
+def test_other_settings_than_the_weights_were_trained_with_are_named(tiny_config, tiny_package):
+    assert unlike(tiny_package, tiny_config, PreprocessConfig()) == []
+    other = replace(tiny_config, num_classes=9, aspp=replace(tiny_config.aspp, rates=(2, 3), dropout=0.3))
+    normalisation, rates = unlike(tiny_package, other, PreprocessConfig(mean=(0.5, 0.5, 0.5)))
+    assert normalisation == f"preprocess.mean is (0.485, 0.456, 0.406) in {tiny_package} and (0.5, 0.5, 0.5) here"
+    assert rates == f"model.aspp.rates is [1, 2] in {tiny_package} and [2, 3] here"
 
 
 def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, capsys):

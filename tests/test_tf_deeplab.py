@@ -1,6 +1,7 @@
 """Against outputs of Google's original code: for name-seeded weights, and for real trained ones."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -92,6 +93,54 @@ def test_depth_multipliers_are_read_off_rounded_widths(multiplier):
     config = presets.tf_deeplab("mobilenet_v2", 3, 8, atrous_rates=(), decoder=False, depth_multiplier=multiplier)
     assert config.encoder.stem == {0.35: 11, 1.4: 45}[multiplier]
     assert tf_deeplab.infer_config(tf_deeplab.to_variables(blank_model(config)), 8) == config
+
+
+def test_models_that_the_original_does_not_build_are_refused():
+    config = presets.tf_deeplab("resnet_v1_50_beta", 2, multi_grid=(1, 1, 1))
+    assert tf_deeplab.model_variant(config) == "resnet_v1_50_beta"
+    others = [
+        replace(config, align_corners=False),
+        replace(config, encoder=replace(config.encoder, epsilon=1e-3)),
+        replace(config, aspp=replace(config.aspp, pool_first=False)),
+        replace(config, encoder=replace(config.encoder, low_level="stage")),
+        presets.smp_deeplabv3plus("resnet50", 2),
+    ]
+    for other in others:
+        with pytest.raises(InputError, match="research/deeplab builds no such model"):
+            tf_deeplab.model_variant(other)
+    assert tf_deeplab.model_variant(replace(config, aspp=replace(config.aspp, dropout=0.3))) == "resnet_v1_50_beta"
+
+
+def test_dilations_of_a_frozen_graph_are_read_off():
+    unit = "resnet_v1_50/block4/unit_{}/bottleneck_v1/conv{}/Conv2D"
+    rates = {unit.format(u, 2): 4 * factor for u, factor in ((1, 1), (2, 2), (3, 4))}
+    rates |= {unit.format(u, 1): 1 for u in (1, 2, 3)}
+    rates |= {f"aspp{i}_depthwise/depthwise": 12 * i for i in (1, 2, 3)} | {
+        "aspp0/Conv2D": 1,
+        "aspp1_pointwise/Conv2D": 1,
+    }
+    assert tf_deeplab.recorded(rates) == tf_deeplab.Dilations(8, (12, 24, 36), (1, 2, 4))
+    plain = {
+        f"xception_65/exit_flow/block2/unit_1/xception_module/separable_conv{i}_depthwise/depthwise": 2
+        for i in (1, 2, 3)
+    }
+    assert tf_deeplab.recorded(plain) == tf_deeplab.Dilations(16, None, (1, 1, 1))
+    mobile = {"MobilenetV2/expanded_conv_16/depthwise/depthwise": 4, "MobilenetV2/expanded_conv_16/expand/Conv2D": 1}
+    assert tf_deeplab.recorded(mobile) == tf_deeplab.Dilations(8)
+
+
+def test_a_wrong_number_of_rates_is_one_line():
+    variables = tf_deeplab.to_variables(blank_model(presets.tf_deeplab("mobilenet_v2", 2, 8, depth_multiplier=0.35)))
+    with pytest.raises(InputError, match=r"the weights have 3 atrous branches; give as many rates .*, not 6, 12$"):
+        tf_deeplab.infer_config(variables, 8, (6, 12))
+
+
+def test_padding_is_zero_for_the_network():
+    for variant in ("resnet_v1_50", "xception_65"):
+        config = tf_deeplab.preprocessing(presets.tf_deeplab(variant), (65, 65))
+        padded, spot = preprocess(np.zeros((8, 8, 3), np.uint8), config)
+        assert (spot.height, spot.width) == (8, 8)
+        np.testing.assert_allclose(padded[10:], 0, atol=1e-4)  # of values that reach 123
 
 
 def test_other_variables_are_refused(mobilenet_variables):

@@ -27,7 +27,7 @@ def augment(
     def one(key, image, mask):
         geometry, colour = jax.random.split(key)
         matrix = draw_geometry(geometry, image.shape[:2], config)
-        image, mask = resample(image, mask, matrix, config.crop, preprocess.padding_value)
+        image, mask = resample(image, mask, matrix, config.crop, preprocess.padding)
         return jitter(colour, image, config), mask
 
     images, masks = jax.vmap(one)(jax.random.split(key, len(images)), images, masks)
@@ -65,7 +65,7 @@ def resample(
     mask: UInt8[Array, "h w"],
     matrix: Float[Array, "2 3"],
     size: tuple[int, int],
-    padding_value: float,
+    padding: tuple[float, float, float],
 ) -> tuple[Float[Array, "h2 w2 3"], Int[Array, "h2 w2"]]:
     """The picture in 0..1 and the mask, seen through the matrix."""
     height, width = mask.shape
@@ -83,7 +83,7 @@ def resample(
     upper = image[top, left] * (1 - across) + image[top, right] * across
     lower = image[bottom, left] * (1 - across) + image[bottom, right] * across
     colour = upper * (1 - down) + lower * down
-    return jnp.where(inside[..., None], colour, padding_value / 255), ids
+    return jnp.where(inside[..., None], colour, jnp.asarray(padding) / 255), ids
 
 
 def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:

@@ -43,9 +43,10 @@ def resize(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Pla
 
 
 def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """(h, w, 3) uint8 to (*config.size, 3) uint8, grey around it."""
+    """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
     picture, spot = resize(image, config)
-    canvas = np.full((*config.size, image.shape[2]), round(config.padding_value), image.dtype)
+    canvas = np.empty((*config.size, 3), image.dtype)
+    canvas[:] = np.round(config.padding)
     canvas[spot.window] = picture
     return canvas
 

@@ -134,7 +134,7 @@ def _inference_config(classes: Classes, preprocess: PreprocessConfig) -> dict[st
     height, width = preprocess.size
     exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
     nearest = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
-    shared = {"resize_mode": nearest, "padding_value": int(preprocess.padding_value)}
+    shared = {"resize_mode": nearest, "padding_value": int(sum(preprocess.padding) / 3)}
     return {
         "image_pre_processing": {},
         "network_input": {

@@ -14,6 +14,7 @@ from deeplab_jax.architecture import (
     ResNetConfig,
     XceptionConfig,
 )
+from deeplab_jax.errors import InputError
 from deeplab_jax.models.aspp import ASPP, DensePredictionCell
 from deeplab_jax.models.features import Features
 from deeplab_jax.models.layers import Conv, ConvNormReLU, resize_bilinear
@@ -93,8 +94,9 @@ class DeepLab(nnx.Module):
     def with_auxiliary(
         self, images: Float[Array, "b h w cin"], *, rngs: nnx.Rngs | None = None
     ) -> tuple[Float[Array, "b h w classes"], Float[Array, "b h w classes"]]:
-        """The logits, and those of the auxiliary classifier, for a model that has one."""
-        assert self.aux_head, "this model has no auxiliary head"
+        """The logits, and those of the auxiliary classifier. Raises InputError for a model without one."""
+        if self.aux_head is None:
+            raise InputError("this model has no auxiliary head; give its ModelConfig an AuxHeadConfig")
         features = self.encoder(images)
         auxiliary = self.aux_head(features.middle, rngs)
         return self.upsample(self.head(features, rngs), images), self.upsample(auxiliary, images)

@@ -153,6 +153,7 @@ def tf_deeplab(
     dense_prediction_cell: bool = False,
     separable: bool = True,
     depth_multiplier: float = 1.0,
+    multi_grid: tuple[int, ...] | None = None,
     in_channels: int = 3,
 ) -> ModelConfig:
     """Google's research/deeplab, the authors' own code. Defaults are those of its VOC and Cityscapes models.
@@ -167,11 +168,15 @@ def tf_deeplab(
         dense_prediction_cell: the best cell found on Cityscapes (arXiv:1809.04184) in place of the ASPP.
         separable: 3x3 convolutions of ASPP and decoder (`aspp_with_separable_conv`, `decoder_use_separable_conv`).
         depth_multiplier: of MobileNetV2's channels.
+        multi_grid: factors on the dilations of the last stage; by default 1, 2, 4 for the beta ResNets, else none.
         in_channels: of the pictures.
     """
     encoder = choose(TF_ENCODERS, model_variant, output_stride, in_channels)
     if isinstance(encoder, MobileNetV2Config):
+        check(not multi_grid, f"multi_grid={multi_grid} is not possible in MobileNetV2")
         encoder = thin(encoder, depth_multiplier)
+    elif multi_grid is not None:
+        encoder = replace(encoder, multi_grid=multi_grid)
     factor = 16 // output_stride
     kind = "separable-norm-relu" if separable else "dense"
     if dense_prediction_cell:

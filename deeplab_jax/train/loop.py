@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from deeplab_jax.config import Experiment, load_json, save_json, to_dict
+from deeplab_jax.config import Experiment, differences, load_json, save_json, to_dict
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
@@ -20,7 +20,7 @@ from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import PARTIAL
 from deeplab_jax.train.checkpoint import Checkpoints
 from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
-from deeplab_jax.train.start import normalisation_differs
+from deeplab_jax.train.start import unlike
 from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step, start_state
 from deeplab_jax.train.track import Tracker
 
@@ -89,7 +89,7 @@ def train(config: Experiment, out: Path) -> float:
         elif config.start.package:
             untouched = f"; not its {', '.join(left)}" if left else ""
             track.say(f"starting from the weights of {config.start.package}{untouched}")
-            if note := normalisation_differs(config.start.package, config.preprocess):
+            for note in unlike(config.start.package, config.model, config.preprocess):
                 track.say(f"warning: {note}")
         done = start
         try:
@@ -159,7 +159,8 @@ def open_run(config: Experiment, out: Path) -> None:
         begun = (out / "package").exists() or any((out / "checkpoints").glob("*"))
         before, now = to_dict(what_decides(before)), to_dict(what_decides(config))
         if begun and before != now:
-            raise InputError(f"{out} holds a run with {difference(before, now)}; choose another --out")
+            name, theirs, ours = next(differences(before, now))
+            raise InputError(f"{out} holds a run with {name}={theirs}, not {ours}; choose another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise no_run
     out.mkdir(parents=True, exist_ok=True)
@@ -172,11 +173,3 @@ def what_decides(config: Experiment) -> Experiment:
     """The experiment without what has no bearing on its weights, and so may change when a run goes on."""
     data = replace(config.data, root=Path(), threads=1)
     return replace(config, data=data, train=replace(config.train, log_every=1, save_every=1))
-
-
-def difference(before: dict, now: dict, prefix: str = "") -> str:
-    """The first field that differs, as `train.steps=600, not 700`."""
-    name = next(name for name in now if before[name] != now[name])
-    if isinstance(before[name], dict) and isinstance(now[name], dict):
-        return difference(before[name], now[name], f"{prefix}{name}.")
-    return f"{prefix}{name}={before[name]}, not {now[name]}"

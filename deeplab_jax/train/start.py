@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deeplab_jax.config import PreprocessConfig, to_dict
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.config import PreprocessConfig, differences, load_json, to_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import read_package
@@ -46,8 +47,8 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
         InputError: that says where the class names differ, or with every missing, unexpected or misshapen tensor.
     """
     source = open_jax_package(package)
-    if field := first_difference(to_dict(source.config), to_dict(model.config)):
-        raise InputError(f"{package} is another architecture: {field}; to continue training they must be equal")
+    if facts := other_facts(source.config, model.config, package):
+        raise InputError(f"the architectures differ: {facts[0]}; to continue training they must be equal")
     theirs = read_package(package).classes.names
     if len(theirs) == source.config.num_classes + 1:  # `background` was put in front for the shared API
         theirs = theirs[1:]
@@ -65,27 +66,24 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
     put(model, to_arrays(source), (), package)
 
 
-def first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
-    """The first field of two configs that differs, dropout aside; empty where none does."""
-    for name in {**theirs, **ours}:
-        a, b = theirs.get(name), ours.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            if found := first_difference(a, b, f"{prefix}{name}."):
-                return found
-        elif a != b and name not in ("dropout", "num_classes"):
-            return f"model.{prefix}{name} is {a} there and {b} here"
-    return ""
-
-
-def normalisation_differs(package: Path, config: PreprocessConfig) -> str:
-    """What to say where pictures are not normalised as the package's were; empty where they are."""
+def unlike(package: Path, model: ModelConfig, preprocess: PreprocessConfig) -> list[str]:
+    """Every setting in which a run differs from what the package's weights were trained with."""
     theirs = read_package(package).preprocess
-    if (theirs.mean, theirs.std) == (config.mean, config.std):
-        return ""
-    return (
-        f"{package} was trained with preprocess.mean={theirs.mean} and std={theirs.std}, this run has "
-        f"{config.mean} and {config.std}"
-    )
+    notes = [
+        f"preprocess.{name} is {before} in {package} and {now} here"
+        for name, before, now in differences(vars(theirs), vars(preprocess))
+        if name in ("mean", "std")
+    ]
+    return notes + other_facts(load_json(ModelConfig, package / "architecture.json"), model, package)
+
+
+def other_facts(theirs: ModelConfig, ours: ModelConfig, package: Path) -> list[str]:
+    """Every field of the two architectures that differs, but for the classes and dropout."""
+    return [
+        f"model.{name} is {before} in {package} and {now} here"
+        for name, before, now in differences(to_dict(theirs), to_dict(ours))
+        if name != "num_classes" and not name.endswith("dropout")
+    ]
 
 
 def open_jax_package(package: Path) -> DeepLab:

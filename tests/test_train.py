@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import changed
-from deeplab_jax.config import IGNORE, PreprocessConfig, TrainConfig, to_dict
+from deeplab_jax.config import IGNORE, PreprocessConfig, StartConfig, TrainConfig, to_dict
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
@@ -298,9 +298,10 @@ def start(experiment: Path, run: Path) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
     recipe = tmp_path / "tiny.py"
-    config = json.dumps(to_dict(changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)))
+    experiment = changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)
+    config = json.dumps(to_dict(replace(experiment, start=StartConfig(tiny_package))))
     recipe.write_text(
         "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
         f"config = from_dict(Experiment, json.loads({config!r}))\n"

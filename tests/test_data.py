@@ -45,7 +45,7 @@ def test_voc(tmp_path):
     np.testing.assert_array_equal(dataset[0].mask, ids)
 
     names.write_text("2007_000001\n2007_000002\n")
-    with pytest.raises(InputError, match=r"val.txt names a picture whose .*2007_000002.jpg is missing \(and 1 more\)"):
+    with pytest.raises(InputError, match=r"2007_000002.jpg is missing, but .*2007_000002.png is there or names it"):
         open_dataset(tmp_path, "voc", "val")
     with pytest.raises(InputError, match=r"train.txt is missing; --data.root must be the folder that holds JPEGImages"):
         open_dataset(tmp_path, "voc", "train")
@@ -80,10 +80,10 @@ def test_folder_without_splits_is_split_by_chance_but_always_alike(tmp_path):
         for i in range(20):
             picture = Image.new("RGB" if kind == "images" else "L", (4, 4))
             picture.save(tmp_path / kind / f"{i}.png")
-    names = {s: [p.name for p, _ in open_dataset(tmp_path, "folder", s).pairs] for s in ("train", "val", "test")}
+    names = {s: [e.image.name for e in open_dataset(tmp_path, "folder", s).examples] for s in ("train", "val", "test")}
     assert {split: len(chosen) for split, chosen in names.items()} == {"train": 16, "val": 2, "test": 2}
     assert len({name for chosen in names.values() for name in chosen}) == 20
-    assert names["val"] == [p.name for p, _ in open_dataset(tmp_path, "folder", "val").pairs]
+    assert names["val"] == [e.image.name for e in open_dataset(tmp_path, "folder", "val").examples]
 
     for i in range(3, 20):
         (tmp_path / "images" / f"{i}.png").unlink()
@@ -91,6 +91,50 @@ def test_folder_without_splits_is_split_by_chance_but_always_alike(tmp_path):
     (tmp_path / "images" / "0.png").unlink()
     with pytest.raises(InputError, match="holds 2 images; a split into train, val and test needs at least 3"):
         open_dataset(tmp_path, "folder", "train")
+
+
+@pytest.fixture
+def coloured(tmp_path):
+    (tmp_path / "classes.txt").write_text("road 128 64 128\nvoid 0 0 0\nmy car 0, 0, 142\n")
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    colours = np.array([[(128, 64, 128), (0, 0, 142)], [(0, 0, 0), (0, 0, 142)]], np.uint8)
+    for name in ("a.b", "c", "d"):
+        Image.fromarray(colours).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(colours).save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "train.txt").write_text("c.png\na.b\n")
+    return tmp_path
+
+
+def test_masks_of_colours_and_lists_of_names(coloured):
+    dataset = open_dataset(coloured, "folder", "train")
+    assert dataset.classes.names == ("road", "my car")
+    assert dataset.classes.palette == ((128, 64, 128), (0, 0, 142))
+    assert [example.image.name for example in dataset.examples] == ["c.png", "a.b.png"]
+    np.testing.assert_array_equal(dataset[0].mask, [[0, 1], [IGNORE, 1]])
+
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(coloured / "masks" / "c.png")
+    with pytest.raises(InputError, match=r"masks/c.png has the colour \(1, 2, 3\), which no class has"):
+        dataset[0]
+    (coloured / "train.txt").write_text("e\n")
+    with pytest.raises(InputError, match=r"images/e is missing, but .*masks/e.png is there or names it"):
+        open_dataset(coloured, "folder", "train")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("road 1 2 3\ncar\n", r"gives colours to 1 of its 2 lines"),
+        ("road 1 2 3\ncar 1 2 3\n", r"gives the colour 1 2 3 twice"),
+        ("road 1 2 300\n", r"the colour of 'road' must hold values from 0 to 255"),
+        ("road 1 2 3\nroad 1 2 4\n", r"names 'road' twice"),
+        ("void 1 2 3\n", r"names no class"),
+    ],
+)
+def test_tables_of_colours_that_cannot_be(coloured, classes, message):
+    (coloured / "classes.txt").write_text(classes)
+    with pytest.raises(InputError, match=message):
+        open_dataset(coloured, "folder", "train")
 
 
 def test_palette_masks_give_their_indices(shapes_folder, tmp_path):

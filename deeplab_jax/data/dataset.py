@@ -1,17 +1,15 @@
 """What every layout of data set comes down to: samples with an image and a mask of class ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.pictures import list_images, read_image, size_of
 from deeplab_jax.errors import InputError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -21,93 +19,95 @@ class Sample:
     name: str  # of the image's file
 
 
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples by number; reading one checks it."""
+
+    @property
+    def classes(self) -> Classes: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
 @dataclass(frozen=True)
-class Dataset:
-    """Pairs of image and mask files; `dataset[i]` reads and checks one pair."""
+class Example:
+    """Where a sample comes from."""
+
+    image: Path
+    source: Path  # the file that says which pixel is what: a mask, or annotations
+    annotations: Any = None  # what it says of this image, where it was read already
+
+
+@dataclass(frozen=True)
+class Files:
+    """A data set of image files; `files[i]` reads and checks one image and its mask. Worker processes get copies."""
 
     classes: Classes
-    pairs: Sequence[tuple[Path, Path]]
-    relabel: Mapping[int, int]  # values of the mask files that are not class ids yet -> class id or IGNORE
+    examples: Sequence[Example]
+    # (example, (height, width) of the image) -> (h, w) uint8 class ids; raises InputError that names the file.
+    read_mask: Callable[[Example, tuple[int, int]], np.ndarray]
+    unpaired: Sequence[Path] = ()  # masks without an image
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> Sample:
-        image_path, mask_path = self.pairs[index]
-        image, ids = read_image(image_path), read_mask(mask_path)
-        if image.shape[:2] != ids.shape:
+        example = self.examples[index]
+        image = read_image(example.image)
+        mask = self.read_mask(example, image.shape[:2])
+        if image.shape[:2] != mask.shape:
             raise InputError(
-                f"{mask_path} is {_size(ids)} but its image {image_path} is {_size(image)}; "
+                f"{example.source} is {size_of(mask)} but its image {example.image} is {size_of(image)}; "
                 "resize one of them (masks with nearest neighbour)"
             )
-        mask = np.full(ids.shape, IGNORE, np.uint8)
-        for value in np.unique(ids).tolist():
-            label = self.relabel.get(value, value)
-            if label != IGNORE and not 0 <= label < len(self.classes):
-                raise InputError(
-                    f"{mask_path} holds the value {value}, but there are {len(self.classes)} classes "
-                    f"(0 to {len(self.classes) - 1}) and {IGNORE} for void; name every class or correct the mask"
-                )
-            mask[ids == value] = label
-        return Sample(image, mask, image_path.name)
+        return Sample(image, mask, example.image.name)
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+def pair_by_stem(images: Path, masks: Path) -> tuple[list[Example], list[Path]]:
+    """Every image with the PNG of the same name, whether it is there or not; and the masks that have no image.
+
+    Raises InputError where there are no images.
+    """
+    pairs = [Example(image, masks / f"{image.stem}.png") for image in list_images(images)]
+    paired = {example.source for example in pairs}
+    return pairs, sorted(mask for mask in masks.glob("*.png") if mask not in paired)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag. Raises InputError that names the file."""
-    picture = ImageOps.exif_transpose(_open(path))
-    if picture.mode.startswith("I;16"):
-        return np.repeat((np.array(picture) // 257).astype(np.uint8)[..., None], 3, -1)
-    if picture.mode in ("I", "F"):
-        raise InputError(
-            f"{path} has {picture.mode} pixels, whose range is unknown; save it with 8 or 16 bits a channel"
-        )
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return np.array(picture.convert("RGB"))
+def check_files(dataset: Dataset) -> None:
+    """Raises InputError that names the first image or mask that is missing. Nothing is opened."""
+    absent = missing_files(dataset)
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise InputError(f"{absent[0]}{more}")
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(h, w) integer ids; palette pictures give their indices. Raises InputError that names the file."""
-    picture = _open(path)
-    if picture.mode not in ("1", "L", "P", "I", "I;16"):
-        raise InputError(f"{path} is a {picture.mode} picture; a mask has one channel that holds class ids")
-    return np.array(picture).astype(np.int32)
+def missing_files(dataset: Dataset) -> list[str]:
+    """What to say of every sample whose image or mask does not exist."""
+    faults = []
+    for example in dataset.examples if isinstance(dataset, Files) else ():
+        if not example.image.is_file():
+            faults.append(f"{example.image} is missing, but {example.source} is there or names it")
+        elif not example.source.is_file():
+            faults.append(f"{example.image} has no mask: {example.source} is missing")
+    return faults
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a picture ({error}); replace or remove it") from None
-    return picture
+def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Example]:
+    """Every image into train, val or test by chance, 80 : 10 : 10, in the same way every time."""
+    splits = ("train", "val", "test")
+    if split not in splits:
+        raise InputError(f"split {split!r} is not known; choose one of {', '.join(splits)}")
+    if len(examples) < len(splits):
+        raise InputError(f"{root} holds {len(examples)} images; a split into train, val and test needs at least 3")
+    order = np.random.default_rng(0).permutation(len(examples))
+    tenth = max(round(0.1 * len(examples)), 1)
+    chosen = {"val": order[:tenth], "test": order[tenth : 2 * tenth], "train": order[2 * tenth :]}[split]
+    return [examples[i] for i in sorted(chosen)]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name. Raises InputError where there is none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist or is no folder")
-    images = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not images:
-        raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return images
-
-
-def pair_by_stem(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Every image with the mask PNG of the same name. Raises InputError that names an image without one."""
-    pairs = [(image, masks / f"{image.stem}.png") for image in list_images(images)]
-    alone = [image for image, mask in pairs if not mask.is_file()]
-    if alone:
-        more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-        raise InputError(f"{alone[0]} has no mask: {masks / alone[0].stem}.png is missing{more}")
-    return pairs
+def find_split(root: Path, split: str) -> Path | None:
+    """The folder of a split, `val` also under its other usual names; None where there is none."""
+    others = ("valid", "validation") if split == "val" else ("training",) if split == "train" else ()
+    return next((root / name for name in (split, *others) if (root / name).is_dir()), None)

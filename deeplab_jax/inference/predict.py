@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.dataset import list_images, read_image
+from deeplab_jax.data.pictures import list_images, read_image
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.draw import mask_picture, overlay

@@ -1,8 +1,8 @@
-"""One file a layout; each has `open(root, split) -> Dataset`."""
+"""One file a layout; each has `open(root, split)`, which reads lists and annotations but no image or mask yet."""
 
 from pathlib import Path
 
-from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.dataset import Dataset, check_files
 from deeplab_jax.data.formats import camvid, folder, voc
 from deeplab_jax.errors import InputError
 
@@ -10,7 +10,14 @@ FORMATS = {"camvid": camvid.open, "folder": folder.open, "voc": voc.open}
 
 
 def open_dataset(root: Path, format: str, split: str) -> Dataset:
-    """The data set in that folder. Raises InputError that names what is missing."""
+    """The data set in that folder, all of its files present. Raises InputError that names what is missing."""
+    dataset = find_dataset(root, format, split)
+    check_files(dataset)
+    return dataset
+
+
+def find_dataset(root: Path, format: str, split: str) -> Dataset:
+    """The data set in that folder, whose files may be missing. Raises InputError where it is none of that format."""
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
     if not root.is_dir():

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.dataset import Dataset, pair_by_stem
+from deeplab_jax.data.dataset import Files, pair_by_stem
+from deeplab_jax.data.masks import IdMasks
 
 CLASSES = (
     ("sky", (128, 128, 128)),
@@ -21,7 +22,8 @@ CLASSES = (
 )
 
 
-def open(root: Path, split: str) -> Dataset:
+def open(root: Path, split: str) -> Files:
     """Eleven classes; mask value 11 is void."""
     classes = Classes(*zip(*CLASSES, strict=True))
-    return Dataset(classes, pair_by_stem(root / split, root / f"{split}annot"), {11: IGNORE})
+    examples, unpaired = pair_by_stem(root / split, root / f"{split}annot")
+    return Files(classes, examples, IdMasks(len(classes), {11: IGNORE}), unpaired)

@@ -3,56 +3,107 @@
     ROOT/classes.txt          one class name a line, in the order of the mask values from 0
     ROOT/images/train/a.jpg   ROOT/masks/train/a.png      (val and test likewise)
 
-Without split folders, `ROOT/images/a.jpg` and `ROOT/masks/a.png`, every picture is put into train, val or test by
-chance, 80 : 10 : 10, in the same way every time. Masks hold class ids (grey or palette PNG) and 255 for void.
+Masks hold class ids (grey or palette PNG) and 255 for void; or colours, if every line of classes.txt ends with one
+(`roof 128 0 0`), where `void 0 0 0` names what is no class.
+
+Instead of folders for the splits, `ROOT/train.txt` and the like can list the names of pictures in `ROOT/images`. With
+neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
 """
 
+import re
 from pathlib import Path
 
-import numpy as np
-
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes, default_palette
-from deeplab_jax.data.dataset import Dataset, pair_by_stem
+from deeplab_jax.data.classes import Classes, Colour, default_palette
+from deeplab_jax.data.dataset import Example, Files, draw_split, find_split, pair_by_stem
+from deeplab_jax.data.masks import ColourMasks, IdMasks
+from deeplab_jax.data.pictures import list_images
 from deeplab_jax.errors import InputError
 
-SPLITS = ("train", "val", "test")
+VOID = "void"  # in a table of colours: what is no class
 
 
-def open(root: Path, split: str) -> Dataset:
-    names = read_class_names(root / "classes.txt")
+def open(root: Path, split: str) -> Files:
+    classes, colours = read_classes(root / "classes.txt")
     images, masks = root / "images", root / "masks"
-    if any((images / name).is_dir() for name in SPLITS):
-        pairs = pair_by_stem(images / split, masks / split)
+    unpaired: list[Path] = []
+    if folder := find_split(images, split):
+        examples, unpaired = pair_by_stem(folder, masks / folder.name)
+    elif any(find_split(images, other) for other in ("train", "val", "test")):
+        raise InputError(f"{images / split} does not exist or is no folder")
+    elif (path := root / f"{split}.txt").is_file():
+        examples = listed(path, images, masks)
     else:
-        pairs = draw_split(pair_by_stem(images, masks), images, split)
-    return Dataset(Classes(names, default_palette(len(names))), pairs, {})
+        examples, unpaired = pair_by_stem(images, masks)
+        examples = draw_split(examples, images, split)
+    count = len(classes)
+    return Files(classes, examples, ColourMasks(colours, count) if colours else IdMasks(count), unpaired)
+
+
+def listed(path: Path, images: Path, masks: Path) -> list[Example]:
+    """The pictures that a list names, with or without suffix."""
+    files = {file.stem: file for file in list_images(images)}
+    names = [Path(line.strip()) for line in _read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{path} names no pictures")
+    stems = [name.name if name.name in files else name.stem for name in names]
+    return [Example(files.get(stem, images / stem), masks / f"{stem}.png") for stem in stems]
+
+
+def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
+    """Names, and what the colours of masks stand for where the file gives them.
+
+    Raises:
+        InputError: where there is no such file, no name, a name or a colour twice, or a colour for some only.
+    """
+    lines = [line.strip() for line in _read_text(path).rstrip().splitlines()]
+    found = [match for line in lines if (match := re.fullmatch(r"(.*\S)\s+(\d+)[\s,]+(\d+)[\s,]+(\d+)", line))]
+    if not found:
+        plain = read_class_names(path)
+        return Classes(plain, default_palette(len(plain))), {}
+    if len(found) != len(lines):
+        raise InputError(
+            f"{path} gives colours to {len(found)} of its {len(lines)} lines; give every class one, or none"
+        )
+    table: dict[Colour, int] = {}
+    names: list[str] = []
+    palette: list[Colour] = []
+    for name, *channels in (match.groups() for match in found):
+        red, green, blue = map(int, channels)
+        if max(red, green, blue) > 255:
+            raise InputError(f"{path}: the colour of {name!r} must hold values from 0 to 255")
+        if (red, green, blue) in table:
+            raise InputError(f"{path} gives the colour {red} {green} {blue} twice; every class needs its own")
+        table[red, green, blue] = IGNORE if name == VOID else len(names)
+        if name != VOID:
+            names.append(name)
+            palette.append((red, green, blue))
+    check_names(names, path)
+    return Classes(tuple(names), tuple(palette)), table
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Raises InputError where there is no such file, no name, or one twice."""
-    try:
-        names = tuple(line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines())
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; write one class name a line, the first for mask value 0") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable text file: {error}") from None
+    names = tuple(line.strip() for line in _read_text(path).rstrip().splitlines())
+    check_names(names, path)
+    return names
+
+
+def check_names(names: tuple[str, ...] | list[str], path: Path) -> None:
     if not names or "" in names:
-        raise InputError(f"{path} has an empty line; write one class name a line, line n for mask value n - 1")
+        fault = "has an empty line" if names else "names no class"
+        raise InputError(f"{path} {fault}; write one class name a line, line n for mask value n - 1")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"{path} names {min(twice)!r} twice; write every class once")
     if len(names) >= IGNORE:
         raise InputError(f"{path} names {len(names)} classes; masks of 8 bits can hold {IGNORE - 1} and void")
-    return names
 
 
-def draw_split(pairs: list[tuple[Path, Path]], images: Path, split: str) -> list[tuple[Path, Path]]:
-    if split not in SPLITS:
-        raise InputError(f"split {split!r} is not known; choose one of {', '.join(SPLITS)}")
-    if len(pairs) < len(SPLITS):
-        raise InputError(f"{images} holds {len(pairs)} images; a split into train, val and test needs at least 3")
-    order = np.random.default_rng(0).permutation(len(pairs))
-    tenth = max(round(0.1 * len(pairs)), 1)
-    chosen = {"val": order[:tenth], "test": order[tenth : 2 * tenth], "train": order[2 * tenth :]}[split]
-    return [pairs[i] for i in sorted(chosen)]
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; write one class name a line, the first for mask value 0") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable text file: {error}") from None

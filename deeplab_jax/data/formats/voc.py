@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from deeplab_jax.data.classes import Classes, default_palette
-from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.dataset import Example, Files
+from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.errors import InputError
 
 CLASSES = (
@@ -31,17 +32,13 @@ CLASSES = (
 )
 
 
-def open(root: Path, split: str) -> Dataset:
+def open(root: Path, split: str) -> Files:
     """Twenty classes and background; mask value 255 is void."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not path.is_file():
         raise InputError(f"{path} is missing; --data.root must be the folder that holds JPEGImages, such as VOC2012")
     names = path.read_text().split()
-    pairs = [(root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png") for name in names]
-    absent = [file for pair in pairs for file in pair if not file.is_file()]
-    if absent:
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise InputError(f"{path} names a picture whose {absent[0]} is missing{more}")
-    if not pairs:
+    if not names:
         raise InputError(f"{path} names no pictures")
-    return Dataset(Classes(CLASSES, default_palette(len(CLASSES))), pairs, {})
+    examples = [Example(root / "JPEGImages" / f"{n}.jpg", root / "SegmentationClass" / f"{n}.png") for n in names]
+    return Files(Classes(CLASSES, default_palette(len(CLASSES))), examples, IdMasks(len(CLASSES)))

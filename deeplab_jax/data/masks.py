@@ -1,0 +1,55 @@
+"""From mask files to class ids."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.classes import Colour
+from deeplab_jax.data.dataset import Example
+from deeplab_jax.data.pictures import has_colours, read_colours, read_ids
+from deeplab_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class IdMasks:
+    """Masks whose pixels are values of one channel or indices of a palette."""
+
+    classes: int
+    relabel: Mapping[int, int] = field(default_factory=dict)  # values that are no class ids yet -> class id or IGNORE
+
+    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+        values = read_ids(example.source)
+        ids = np.full(values.shape, IGNORE, np.uint8)
+        for value in np.unique(values).tolist():
+            label = self.relabel.get(value, value)
+            if label != IGNORE and not 0 <= label < self.classes:
+                raise InputError(
+                    f"{example.source} holds the value {value}, but there are {self.classes} classes (0 to "
+                    f"{self.classes - 1}) and {IGNORE} for void; name every class or correct the mask"
+                )
+            ids[values == value] = label
+        return ids
+
+
+@dataclass(frozen=True)
+class ColourMasks:
+    """Masks whose pixels are colours of a table; ids where they have one channel only."""
+
+    colours: Mapping[Colour, int]  # -> class id or IGNORE
+    classes: int
+
+    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+        if not has_colours(example.source):
+            return IdMasks(self.classes)(example, size)
+        pixels = read_colours(example.source).astype(np.uint32)
+        codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colours.items()}
+        ids = np.full(codes.shape, IGNORE, np.uint8)
+        for code in np.unique(codes).tolist():
+            if code not in table:
+                colour = (code >> 16, code >> 8 & 255, code & 255)
+                raise InputError(f"{example.source} has the colour {colour}, which no class has; add it to the table")
+            ids[codes == code] = table[code]
+        return ids

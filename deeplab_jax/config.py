@@ -79,6 +79,34 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """What is minimised: a sum of terms, each with a weight; a term of weight 0 is not computed."""
+
+    cross_entropy: float = 1.0
+    focal: float = 0.0  # arXiv:1708.02002
+    dice: float = 0.0  # arXiv:1606.04797
+    lovasz: float = 0.0  # arXiv:1705.08790
+    auxiliary: float = 0.4  # the same sum for the auxiliary classifier, for a model that has one
+    class_weights: tuple[float, ...] = ()  # one for every class, of cross-entropy and focal loss; empty: all equal
+    balance: bool = False  # class weights from the pixel counts of the training set, rare classes weighing more
+    label_smoothing: float = 0.0  # of cross-entropy: share of the truth that is spread over all classes
+    hard_pixels: float = 1.0  # of cross-entropy: share of a picture's valid pixels that count, those of largest loss
+    focal_gamma: float = 2.0  # how much less the focal loss counts pixels that are nearly right
+
+    def __post_init__(self):
+        check_finite(self)
+        for name in ("cross_entropy", "focal", "dice", "lovasz", "auxiliary", "focal_gamma"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        terms = self.cross_entropy, self.focal, self.dice, self.lovasz
+        check(any(terms), "every loss has weight 0; give one of cross_entropy, focal, dice and lovasz a weight")
+        check(all(weight >= 0 for weight in self.class_weights), "class_weights must not be negative")
+        check(not self.class_weights or any(self.class_weights), "class_weights are all 0; give one class a weight")
+        check(not (self.class_weights and self.balance), "give either class_weights or balance, not both")
+        check(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must be 0 to below 1")
+        check(0 < self.hard_pixels <= 1, f"hard_pixels={self.hard_pixels} must be above 0, to 1")
+
+
+@dataclass(frozen=True)
 class StartConfig:
     """What a run starts from."""
 
@@ -98,7 +126,6 @@ class TrainConfig:
     poly_power: float = 0.9
     momentum: float = 0.9
     weight_decay: float = 1e-4  # L2, on convolution kernels only
-    auxiliary_weight: float = 0.4  # of the auxiliary classifier's loss, for a model that has one
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
     save_every: int = 500  # steps; also at the last one
@@ -114,7 +141,7 @@ class TrainConfig:
         check_finite(self)
         check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
         check(0 <= self.momentum < 1, f"momentum={self.momentum} must be 0 to below 1")
-        for name in ("poly_power", "weight_decay", "auxiliary_weight", "seed"):
+        for name in ("poly_power", "weight_decay", "seed"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
 
 
@@ -126,6 +153,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = PreprocessConfig()
     augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
     start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
 

@@ -14,7 +14,7 @@ from deeplab_jax.config import IGNORE, Experiment
 from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.weights import abstract_model
-from deeplab_jax.train.losses import cross_entropy
+from deeplab_jax.train.losses import make_loss
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
 from deeplab_jax.train.start import continue_training, transfer_learning
@@ -58,7 +58,7 @@ def start_state(
 
 def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
     """(state, batch) -> (state, metrics); the state is donated."""
-    optimizer = make_optimizer(config.train)
+    optimizer, loss_between = make_optimizer(config.train), make_loss(config.loss)
     replicated, sharded = shardings.state, shardings.batch
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(replicated, sharded), out_shardings=(replicated, replicated))
@@ -72,9 +72,9 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
             rngs = nnx.Rngs(dropout=dropout_key)
             if config.model.aux_head:
                 logits, auxiliary = model.with_auxiliary(images, rngs=rngs)
-                loss = cross_entropy(logits, ids) + config.train.auxiliary_weight * cross_entropy(auxiliary, ids)
+                loss = loss_between(logits, ids) + config.loss.auxiliary * loss_between(auxiliary, ids)
             else:
-                loss = cross_entropy(model(images, rngs=rngs), ids)
+                loss = loss_between(model(images, rngs=rngs), ids)
             return loss, nnx.state(model, nnx.BatchStat)
 
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)

@@ -119,13 +119,40 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
+class OptimConfig:
+    """From gradients to new weights."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.01  # the largest of the run
+    schedule: Literal["poly", "cosine", "constant"] = "poly"  # how it falls; poly: (1 - done) ** poly_power
+    poly_power: float = 0.9
+    warmup: int = 0  # updates over which the learning rate rises to its largest
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 1e-4  # of convolution kernels only; L2, with adamw decoupled from the gradient
+    encoder_factor: float = 1.0  # on the encoder's learning rate
+    clip_norm: float | None = None  # gradients are scaled down to this norm, over all weights
+    accumulate: int = 1  # steps whose gradients are averaged for one update
+    average: float = 0.0  # decay of the moving average of weights that is evaluated and packaged; 0: none
+    freeze_encoder: bool = False  # its weights and BatchNorm statistics stay as they are
+    freeze_norms: bool = False  # scale, bias and statistics of every BatchNorm stay as they are
+
+    def __post_init__(self):
+        check_finite(self)
+        check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
+        for name in ("momentum", "average"):
+            check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)} must be 0 to below 1")
+        for name in ("poly_power", "warmup", "weight_decay", "encoder_factor"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        check(self.clip_norm is None or self.clip_norm > 0, f"clip_norm={self.clip_norm} must be positive")
+        check(self.accumulate >= 1, f"accumulate={self.accumulate} must be at least 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     steps: int = 10_000
     batch_size: int = 16  # global, over all devices
-    learning_rate: float = 0.01  # at the first step; falls to 0 by the poly schedule
-    poly_power: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # L2, on convolution kernels only
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions; weights, statistics and loss stay float32
+    rematerialise: bool = False  # compute features again in the backward pass: slower, with far less memory
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
     save_every: int = 500  # steps; also at the last one
@@ -138,11 +165,7 @@ class TrainConfig:
             self.batch_size >= 2,
             f"batch_size={self.batch_size} must be at least 2: BatchNorm of a single pooled value gives nothing",
         )
-        check_finite(self)
-        check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
-        check(0 <= self.momentum < 1, f"momentum={self.momentum} must be 0 to below 1")
-        for name in ("poly_power", "weight_decay", "seed"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        check(self.seed >= 0, f"seed={self.seed} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -154,6 +177,7 @@ class Experiment:
     preprocess: PreprocessConfig = PreprocessConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
     start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, PreprocessConfig, TrainConfig
+from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, OptimConfig, PreprocessConfig, TrainConfig
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.generate import CLASS_NAMES, generate
@@ -34,7 +34,8 @@ def demo_experiment(root: Path) -> Experiment:
         data=DataConfig(root=root, format="folder"),
         preprocess=PreprocessConfig(size=(SIZE, SIZE)),
         augment=AugmentConfig(crop=(SIZE, SIZE), scale=(0.75, 1.5)),
-        train=TrainConfig(steps=600, batch_size=batch_size, learning_rate=0.05, validate_every=100, save_every=100),
+        optim=OptimConfig(learning_rate=0.05),
+        train=TrainConfig(steps=600, batch_size=batch_size, validate_every=100, save_every=100),
     )
 
 

@@ -5,7 +5,7 @@ deeplab train experiments/camvid_resnet18.py --data.root CAMVID --train.steps 60
 
 from pathlib import Path
 
-from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, PreprocessConfig, TrainConfig
+from deeplab_jax.config import AugmentConfig, DataConfig, Experiment, OptimConfig, PreprocessConfig, TrainConfig
 from deeplab_jax.models import presets
 
 config = Experiment(
@@ -13,5 +13,6 @@ config = Experiment(
     data=DataConfig(root=Path("camvid"), format="camvid"),
     preprocess=PreprocessConfig(size=(360, 480)),
     augment=AugmentConfig(crop=(192, 192), scale=(0.5, 1.5)),
-    train=TrainConfig(steps=600, batch_size=8, learning_rate=0.05, validate_every=200, save_every=200),
+    optim=OptimConfig(learning_rate=0.05),
+    train=TrainConfig(steps=600, batch_size=8, validate_every=200, save_every=200),
 )

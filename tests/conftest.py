@@ -26,6 +26,7 @@ from deeplab_jax.config import (  # noqa: E402
     AugmentConfig,
     DataConfig,
     Experiment,
+    OptimConfig,
     PreprocessConfig,
     TrainConfig,
 )
@@ -100,7 +101,8 @@ def tiny_experiment(tiny_config, shapes_folder) -> Experiment:
         data=DataConfig(root=shapes_folder, format="folder", threads=2),
         preprocess=PreprocessConfig(size=(48, 48)),
         augment=AugmentConfig(crop=(32, 40)),
-        train=TrainConfig(steps=12, batch_size=8, learning_rate=0.05, log_every=1, validate_every=6, save_every=3),
+        optim=OptimConfig(learning_rate=0.05),
+        train=TrainConfig(steps=12, batch_size=8, log_every=1, validate_every=6, save_every=3),
     )
 
 

@@ -12,15 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import changed
-from deeplab_jax.config import IGNORE, PreprocessConfig, StartConfig, TrainConfig, to_dict
+from deeplab_jax.config import IGNORE, OptimConfig, PreprocessConfig, StartConfig, TrainConfig, to_dict
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
@@ -29,47 +27,9 @@ from deeplab_jax.evaluate.metrics import scores
 from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.train.checkpoint import Checkpoints
 from deeplab_jax.train.loop import open_run, train
-from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
-from deeplab_jax.train.optim import kernels, make_schedule
 from deeplab_jax.train.step import init_state, make_eval_step, make_train_step
 from deeplab_jax.train.track import Tracker, read_records
-
-
-def test_cross_entropy_equals_the_definition():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(2, 5, 7, 4)).astype(np.float32)
-    ids = rng.integers(0, 4, (2, 5, 7))
-    ids[0, :2] = IGNORE
-    expected = [np.log(np.exp(logits[i]).sum()) - logits[i][ids[i]] for i in np.ndindex(ids.shape) if ids[i] != IGNORE]
-    loss, gradient = jax.value_and_grad(cross_entropy)(jnp.asarray(logits), jnp.asarray(ids))
-    assert loss == pytest.approx(np.mean(expected), rel=1e-5)
-    assert (np.asarray(gradient)[ids == IGNORE] == 0).all()
-    assert (np.abs(np.asarray(gradient)[ids != IGNORE]).max(-1) > 0).all()
-
-
-def test_cross_entropy_without_a_valid_pixel():
-    logits, ids = jnp.ones((1, 2, 2, 3)), jnp.full((1, 2, 2), IGNORE)
-    loss, gradient = jax.value_and_grad(cross_entropy)(logits, ids)
-    assert loss == 0
-    assert (gradient == 0).all()
-
-
-def test_poly_schedule():
-    schedule = make_schedule(TrainConfig(steps=100, learning_rate=0.5, poly_power=0.9))
-    for step in (0, 30, 99, 100):
-        assert schedule(step) == pytest.approx(0.5 * (1 - step / 100) ** 0.9, rel=1e-5, abs=1e-9)
-
-
-def test_only_kernels_decay():
-    params = {"kernel": jnp.ones((3, 3, 1, 2)), "scale": jnp.ones(2), "bias": jnp.ones(2)}
-    decayed = optax.add_decayed_weights(0.1, mask=kernels)
-    updates, _ = decayed.update(jax.tree.map(jnp.zeros_like, params), decayed.init(params), params)
-    assert {name: float(update.max()) for name, update in updates.items()} == {
-        "kernel": pytest.approx(0.1),
-        "scale": 0,
-        "bias": 0,
-    }
 
 
 def run_steps(experiment, devices, steps=5):
@@ -92,7 +52,9 @@ def test_one_device_and_eight_train_alike(tiny_experiment):
     """
     assert len(jax.devices()) == 8
     experiment = replace(
-        changed(tiny_experiment, learning_rate=0.01), augment=replace(tiny_experiment.augment, crop=(64, 64))
+        tiny_experiment,
+        optim=OptimConfig(learning_rate=0.01),
+        augment=replace(tiny_experiment.augment, crop=(64, 64)),
     )
     losses_1, state_1 = run_steps(experiment, jax.devices()[:1])
     losses_8, state_8 = run_steps(experiment, jax.devices())
@@ -225,8 +187,9 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
-    experiment = changed(tiny_experiment, learning_rate=1e30, steps=12, log_every=4, save_every=12, validate_every=12)
-    with pytest.raises(InputError, match=r"the loss is not finite by step 4; lower train\.learning_rate"):
+    hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
+    experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
+    with pytest.raises(InputError, match=r"the loss is not finite by step 4; lower optim\.learning_rate"):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "package").exists()
 
@@ -239,20 +202,22 @@ def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment,
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("kind", "fields"),
     [
-        {"steps": 0},
-        {"batch_size": 1},
-        {"learning_rate": float("nan")},
-        {"momentum": 1.0},
-        {"seed": -1},
-        {"log_every": 0},
+        (TrainConfig, {"steps": 0}),
+        (TrainConfig, {"batch_size": 1}),
+        (TrainConfig, {"seed": -1}),
+        (TrainConfig, {"log_every": 0}),
+        (OptimConfig, {"learning_rate": float("nan")}),
+        (OptimConfig, {"momentum": 1.0}),
+        (OptimConfig, {"clip_norm": 0.0}),
+        (OptimConfig, {"accumulate": 0}),
     ],
 )
-def test_settings_that_cannot_be_are_named(fields):
+def test_settings_that_cannot_be_are_named(kind, fields):
     (name,) = fields
     with pytest.raises(InputError, match=f"{name}={fields[name]} must"):
-        TrainConfig(**fields)
+        kind(**fields)
 
 
 def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path):

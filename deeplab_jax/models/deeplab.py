@@ -111,6 +111,7 @@ class DeepLab(nnx.Module):
     def upsample(
         self, logits: Float[Array, "b h2 w2 classes"], images: Float[Array, "b h w cin"]
     ) -> Float[Array, "b h w classes"]:
+        logits = logits.astype(jnp.float32)
         return resize_bilinear(logits, images.shape[1:3], align_corners=self.config.align_corners)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from deeplab_jax.architecture import ConvKind, Padding
@@ -46,7 +47,7 @@ class Conv(nnx.Module):
             x = self.convolution(x)
         else:
             x = jax.lax.platform_dependent(x, cpu=on_cpu, default=self.convolution)
-        return x if self.bias is None else x + self.bias[...]
+        return x if self.bias is None else x + self.bias[...].astype(x.dtype)
 
     def on_cpu(self) -> Callable | None:
         """What stands in for `convolution` on CPUs, if anything does."""
@@ -134,9 +135,24 @@ class SeparableConv(nnx.Module):
         return self.pointwise(nnx.relu(x) if self.relu else x)
 
 
-def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+class Norm(nnx.BatchNorm):
+    """BatchNorm in float32, whatever the type of its input, which is that of its output."""
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        return super().__call__(x).astype(x.dtype)
+
+
+def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> Norm:
     """BatchNorm with PyTorch's default momentum (its 0.1 is 0.9 here)."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, rngs=rngs)
+    return Norm(channels, momentum=0.9, epsilon=epsilon, rngs=rngs)
+
+
+KEPT = "features"
+
+
+def kept(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Marks what a training step keeps for the backward pass where it computes the rest again."""
+    return checkpoint_name(x, KEPT)
 
 
 class ConvNorm(nnx.Module):

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from deeplab_jax.architecture import MobileNetV2Config
 from deeplab_jax.models.dilation import Steps, replace_strides
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import ConvNorm, DepthwiseConv, norm
+from deeplab_jax.models.layers import ConvNorm, DepthwiseConv, kept, norm
 
 
 class InvertedResidual(nnx.Module):
@@ -67,10 +67,10 @@ class MobileNetV2(nnx.Module):
         self.channels = Channels(tap_channels, layers[self.middle][1], config.head or cin)
 
     def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
-        x = nnx.relu6(self.stem(images))
+        x = kept(nnx.relu6(self.stem(images)))
         for index, unit in enumerate(self.units):
             y = unit.begin(x)
-            x = unit.finish(x, y)
+            x = kept(unit.finish(x, y))
             if index == self.tap:
                 low_level = y if self.low_level == "expansion" else x
             if index == self.middle:

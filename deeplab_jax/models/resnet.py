@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from deeplab_jax.architecture import Padding, ResNetConfig
 from deeplab_jax.models.dilation import Steps, replace_strides
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm, subsample
+from deeplab_jax.models.layers import Conv, ConvNorm, kept, max_pool, norm, subsample
 
 
 class Unit(nnx.Module):
@@ -111,18 +111,18 @@ class ResNet(nnx.Module):
         self.channels = Channels(*(config.width * unit.expansion * factor for factor in (1, 4, 8)))
 
     def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
-        x = self.stem(images)
+        x = kept(self.stem(images))
         low_levels = []
         for unit in self.stage1:
             residual = unit.residual(x)
-            x = unit.add(x, residual)
+            x = kept(unit.add(x, residual))
             low_levels.append(residual if self.low_level == "residual" else x)
         low_level = low_levels[-2 if self.low_level == "residual" else -1]
         for unit in (*self.stage2, *self.stage3):
-            x = unit(x)
+            x = kept(unit(x))
         middle = x
         for unit in self.stage4:
-            x = unit(x)
+            x = kept(unit(x))
         return Features(low_level, middle, x)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from deeplab_jax.architecture import XceptionConfig
 from deeplab_jax.models.dilation import replace_strides
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, norm
+from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, kept, norm
 from deeplab_jax.models.resnet import Subsample
 
 Triple = tuple[int, int, int]
@@ -180,14 +180,14 @@ class Xception(nnx.Module):
         self.channels = Channels(flows[self.tap][1], width, flows[-1][-1])
 
     def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
-        x = self.stem(images)
+        x = kept(self.stem(images))
         *before, exit1, exit2 = self.units
         for unit in before[: self.tap]:
-            x = unit(x)
+            x = kept(unit(x))
         x, low_level = before[self.tap].begin(x)
-        x = before[self.tap].finish(x, low_level)
+        x = kept(before[self.tap].finish(x, low_level))
         if self.low_level == "after-relu":
             low_level = nnx.relu(low_level)
         for unit in before[self.tap + 1 :]:
-            x = unit(x)
-        return Features(low_level, x, exit2(exit1(x)))
+            x = kept(unit(x))
+        return Features(low_level, x, kept(exit2(kept(exit1(x)))))

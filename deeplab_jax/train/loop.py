@@ -97,7 +97,7 @@ def train(config: Experiment, out: Path) -> float:
                 state, metrics = train_step(state, put(batch, shardings))
                 losses.append(metrics["loss"])
                 if any(due(step, every, steps) for every in intervals) and not np.isfinite(losses).all():
-                    raise InputError(f"the loss is not finite by step {step}; lower train.learning_rate")
+                    raise InputError(f"the loss is not finite by step {step}; lower optim.learning_rate")
                 if due(step, config.train.log_every, steps):
                     track.train(step, {"loss": float(np.mean(losses))})
                     losses.clear()

@@ -90,7 +90,7 @@ def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
         columns = p.reshape(-1, p.shape[-1]).T
         classes = jnp.arange(p.shape[-1])
         # Class by class, so that memory does not grow with their number.
-        losses, occurs = jax.lax.map(lambda args: of_class(*args, truth.ravel(), valid.ravel()), (classes, columns))
+        losses, occurs = jax.lax.map(lambda c: of_class(c[0], c[1], truth.ravel(), valid.ravel()), (classes, columns))
         return divide((losses * occurs).sum(), occurs.sum())
 
     return jax.vmap(of_picture)(probabilities, ids, valid).mean()

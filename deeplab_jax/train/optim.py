@@ -1,23 +1,70 @@
-"""SGD with momentum under the poly schedule, as the DeepLab papers train (arXiv:1706.05587, section 4.1)."""
+"""Gradients to updates: by default SGD under the poly schedule, as the papers train (arXiv:1706.05587, section 4.1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
-from deeplab_jax.config import TrainConfig
+from deeplab_jax.config import OptimConfig
 
 
-def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """learning_rate * (1 - step / steps) ** poly_power."""
-    return optax.polynomial_schedule(config.learning_rate, 0.0, config.poly_power, config.steps)
+def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
+    """The learning rate of every update: a linear warm-up, then down to 0 over the rest."""
+    after = max(updates - config.warmup, 1)
+    falling = {
+        "poly": optax.polynomial_schedule(config.learning_rate, 0.0, config.poly_power, after),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, after),
+        "constant": optax.constant_schedule(config.learning_rate),
+    }[config.schedule]
+    if not config.warmup:
+        return falling
+    rising = optax.linear_schedule(config.learning_rate / config.warmup, config.learning_rate, config.warmup - 1)
+    return optax.join_schedules([rising, falling], [config.warmup])
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
-    return optax.chain(decay, optax.sgd(make_schedule(config), momentum=config.momentum))
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Of a run of that many steps."""
+    # An update is made every `accumulate` steps.
+    schedule = make_schedule(config, steps // config.accumulate)
+    decay = [optax.add_decayed_weights(config.weight_decay, mask=kernels)] if config.weight_decay else []
+    frozen = [optax.masked(optax.set_to_zero(), lambda params: is_frozen(params, config))]
+    direction = optax.trace(config.momentum) if config.optimizer == "sgd" else optax.scale_by_adam()
+    decoupled = config.optimizer == "adamw"
+    optimizer = optax.chain(
+        *frozen,
+        *([optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []),
+        *([] if decoupled else decay),
+        direction,
+        *(decay if decoupled else []),
+        optax.scale_by_learning_rate(schedule),
+        optax.masked(optax.scale(config.encoder_factor), encoder),
+        *frozen,
+    )
+    if config.accumulate == 1:
+        return optimizer
+    return optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
 
 
 def kernels(params: Any) -> Any:
     """True for convolution kernels: norms and biases are not decayed."""
     return jax.tree.map(lambda array: array.ndim > 1, params)
+
+
+def encoder(params: Any) -> Any:
+    return by_path(params, lambda path: path[0] == "encoder")
+
+
+def is_frozen(params: Any, config: OptimConfig) -> Any:
+    """True for what stays as it is: the encoder, or scale and bias of every BatchNorm."""
+
+    def frozen(path: list[Any]) -> bool:
+        norm = any("norm" in str(step) for step in path[:-1])
+        return (config.freeze_encoder and path[0] == "encoder") or (config.freeze_norms and norm)
+
+    return by_path(params, frozen)
+
+
+def by_path(params: Any, test: Callable[[list[Any]], bool]) -> Any:
+    """`test` of the attribute names and list indices that lead to every array."""
+    return jax.tree.map_with_path(lambda path, _: test([step.key for step in path if hasattr(step, "key")]), params)

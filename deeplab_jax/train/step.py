@@ -10,9 +10,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int
 
-from deeplab_jax.config import IGNORE, Experiment
+from deeplab_jax.config import IGNORE, Experiment, OptimConfig
 from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
+from deeplab_jax.models.layers import KEPT
 from deeplab_jax.models.weights import abstract_model
 from deeplab_jax.train.losses import make_loss
 from deeplab_jax.train.mesh import Shardings
@@ -27,20 +28,33 @@ class TrainState(NamedTuple):
     params: nnx.State
     stats: nnx.State  # BatchNorm's running statistics
     optimizer: Any
+    average: tuple[nnx.State, nnx.State] | None  # of params and stats, where the experiment wants it
 
 
 def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, TrainState]:
     """The model's structure, and the state before the first step."""
-    optimizer = make_optimizer(config.train)
-    graph = nnx.split(abstract_model(config.model), nnx.Param, nnx.BatchStat)[0]
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    abstract = abstract_model(config.model)
+    freeze_statistics(abstract, config.optim)
+    graph = nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
 
     @partial(jax.jit, out_shardings=shardings.state)
     def init() -> TrainState:
         model = build_model(config.model, rngs=nnx.Rngs(config.train.seed))
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        return TrainState(jnp.array(0), params, stats, optimizer.init(params))
+        average = (params, stats) if config.optim.average else None
+        return TrainState(jnp.array(0), params, stats, optimizer.init(params), average)
 
     return graph, init()
+
+
+def freeze_statistics(model: DeepLab, config: OptimConfig) -> None:
+    """BatchNorm of what is frozen uses its running statistics, in training too."""
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm) and (
+            config.freeze_norms or (config.freeze_encoder and path[0] == "encoder")
+        ):
+            module.use_running_average = True
 
 
 def start_state(
@@ -53,12 +67,16 @@ def start_state(
     elif config.start.package:
         left = transfer_learning(model, config.start.package)
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return state._replace(**jax.device_put({"params": params, "stats": stats}, shardings.state)), left
+    params, stats = jax.device_put((params, stats), shardings.state)
+    average = jax.tree.map(jnp.copy, (params, stats)) if state.average else None
+    return state._replace(params=params, stats=stats, average=average), left
 
 
 def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
     """(state, batch) -> (state, metrics); the state is donated."""
-    optimizer, loss_between = make_optimizer(config.train), make_loss(config.loss)
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    loss_between = make_loss(config.loss)
+    dtype = jnp.dtype(config.train.precision)
     replicated, sharded = shardings.state, shardings.batch
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(replicated, sharded), out_shardings=(replicated, replicated))
@@ -68,21 +86,35 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
         images, ids = augment(augment_key, batch["image"], batch["mask"], config.augment, config.preprocess)
 
         def loss_of(params: nnx.State) -> tuple[Array, nnx.State]:
-            model = nnx.merge(graph, params, state.stats, copy=True)
+            model = nnx.merge(graph, kernels_in(dtype, params), state.stats, copy=True)
             rngs = nnx.Rngs(dropout=dropout_key)
             if config.model.aux_head:
-                logits, auxiliary = model.with_auxiliary(images, rngs=rngs)
+                logits, auxiliary = model.with_auxiliary(images.astype(dtype), rngs=rngs)
                 loss = loss_between(logits, ids) + config.loss.auxiliary * loss_between(auxiliary, ids)
             else:
-                loss = loss_between(model(images, rngs=rngs), ids)
+                loss = loss_between(model(images.astype(dtype), rngs=rngs), ids)
             return loss, nnx.state(model, nnx.BatchStat)
 
+        if config.train.rematerialise:
+            loss_of = jax.checkpoint(loss_of, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, moments), {"loss": loss}
+        average = moving_average(state, (params, stats), config.optim.average) if state.average else None
+        return TrainState(state.step + 1, params, stats, moments, average), {"loss": loss}
 
     return train_step
+
+
+def kernels_in(dtype: jnp.dtype, params: nnx.State) -> nnx.State:
+    """The convolution kernels in another type; norms and biases as they are."""
+    return jax.tree.map(lambda array: array.astype(dtype) if array.ndim > 1 else array, params)
+
+
+def moving_average(state: TrainState, new: tuple[nnx.State, nnx.State], decay: float) -> Any:
+    """Faster at first, lest the random weights of the start stay in it for long."""
+    keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda old, now: keep * old + (1 - keep) * now, state.average, new)
 
 
 def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
@@ -101,7 +133,7 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
 
 
 def eval_model(graph: nnx.GraphDef, state: TrainState) -> DeepLab:
-    """The model in evaluation mode with the weights of this moment."""
-    model = nnx.merge(graph, state.params, state.stats, copy=True)
+    """The model in evaluation mode with the weights of this moment, or their moving average."""
+    model = nnx.merge(graph, *(state.average or (state.params, state.stats)), copy=True)
     model.eval()
     return model

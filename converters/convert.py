@@ -1,7 +1,7 @@
 """`deeplab convert`: a file of someone's weights to a model and what a package needs to know beside it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from flax import nnx
 from converters import smp, tf_deeplab, timm, torchvision
 from converters.files import Weights, has, read_weights
 from converters.tf_files import atrous_rates_in, read_tf
-from deeplab_jax.architecture import ModelConfig, ResNetConfig, XceptionConfig
+from converters.torch_pickle import plain
+from deeplab_jax.architecture import ASPPConfig, DPCConfig, ModelConfig, ResNetConfig, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import voc
 from deeplab_jax.errors import InputError
@@ -28,6 +29,8 @@ class Options:
     atrous_rates: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None  # height and width of the network input
     multi_grid: tuple[int, ...] | None = None
+    mean: tuple[float, float, float] | None = None  # RGB of pictures in 0..1, that the model was trained with
+    std: tuple[float, float, float] | None = None
     architecture: str | None = None  # to put an ImageNet encoder into
     classes: int | None = None  # likewise
 
@@ -40,6 +43,7 @@ class Converted:
     preprocess: PreprocessConfig
     class_names: tuple[str, ...] | None  # where they are known
     beside: list[str]  # what is in the file and is no part of the model
+    key: str = ""  # of the checkpoint that the weights were under
     assumed: list[str] = field(default_factory=list)  # what no file records and nobody gave
 
     def summary(self) -> list[str]:
@@ -48,19 +52,20 @@ class Converted:
         rates = f"rates {', '.join(map(str, aspp.rates))}" if aspp.rates else "no atrous branches"
         what = f"DeepLabV3{'+' if config.decoder else ''} with {self.encoder}, {config.num_classes} classes"
         count = sum(not name.endswith("num_batches_tracked") for name in self.weights)
-        lines = [f"{count} tensors: {what}, output stride {config.encoder.output_stride}, {rates}"]
+        where = f" of {plain(self.key)}" if self.key else ""
+        lines = [f"{count} tensors{where}: {what}, output stride {config.encoder.output_stride}, {rates}"]
         if self.assumed:
-            lines.append(f"not recorded, so {self.encoder} has the usual {' and '.join(self.assumed)}")
+            lines.append(f"not recorded, so taken to be the usual: {', '.join(self.assumed)}")
         if self.beside:
             more = f" and {len(self.beside) - 8} more" if len(self.beside) > 8 else ""
-            lines.append(f"left aside: {', '.join(self.beside[:8])}{more}")
+            lines.append(f"left aside: {', '.join(map(plain, self.beside[:8]))}{more}")
         return lines
 
 
 ANCHORS = {  # names that only models of that source have
     "smp": r"segmentation_head\.0\.weight",
-    "torchvision": r"classifier\.4\.weight",
-    "timm": r"(conv1|stem\.0\.conv|features\.0\.0)\.weight",
+    "torchvision": r"classifier\.0\.convs\.0\.0\.weight",
+    "timm": r"(layer1\.0\.conv1|stem\.0\.conv|features\.0\.0)\.weight",
 }
 
 
@@ -72,38 +77,49 @@ def read_torch_weights(source: str, path: Path) -> Weights:
     return weights
 
 
-def defaults_taken(**values: Any) -> list[str]:
+def defaults_taken(**known: Any) -> list[str]:
     """What was neither recorded nor given, with the options that change it."""
-    return [f"{name.replace('_', ' ')} (--{name.replace('_', '-')})" for name, value in values.items() if not value]
+    return [f"{name.replace('_', ' ')} (--{name.replace('_', '-')})" for name, value in known.items() if value is None]
 
 
 def from_smp(path: Path, options: Options) -> Converted:
     read = read_torch_weights("smp", path)
+    recorded = {name: value for name, value in read.recorded.items() if value is not None}
     weights = smp.modernise(read.tensors)
-    config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, read.recorded)
+    config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, recorded)
     model = smp.from_state_dict(weights, config)
-    preprocess = torch_preprocessing(config, options.size or (512, 512))
     assumed = defaults_taken(
-        output_stride=options.output_stride or read.recorded.get("encoder_output_stride"),
-        atrous_rates=options.atrous_rates or read.recorded.get("decoder_atrous_rates"),
+        encoder=first(options.encoder, recorded.get("encoder_name")),
+        output_stride=first(options.output_stride, recorded.get("encoder_output_stride")),
+        atrous_rates=first(options.atrous_rates, recorded.get("decoder_atrous_rates")),
+        mean=options.mean,
+        std=options.std,
     )
-    activation = read.recorded.get("activation")
+    activation = recorded.get("activation")
     beside = [*read.beside, *([f"activation {activation!r} (packages take logits)"] if activation else [])]
-    return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, assumed)
+    preprocess = torch_preprocessing(config, options, (512, 512))
+    return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, read.key, assumed)
+
+
+def first(*values: Any) -> Any:
+    """The first that was given."""
+    return next((value for value in values if value is not None), None)
 
 
 def from_torchvision(path: Path, options: Options) -> Converted:
     read = read_torch_weights("torchvision", path)
-    config = torchvision.infer_config(read.tensors)
-    model = torchvision.from_state_dict(read.tensors, config)
-    preprocess = torch_preprocessing(config, options.size or (520, 520))
-    encoder = torchvision.backbone_name(config)
-    return Converted(model, read.tensors, encoder, preprocess, voc_names(config), read.beside)
+    weights, aside = torchvision.without_foreign_auxiliary(read.tensors)
+    config = torchvision.infer_config(weights)
+    model = torchvision.from_state_dict(weights, config)
+    preprocess, encoder = torch_preprocessing(config, options, (520, 520)), torchvision.backbone_name(config)
+    assumed = [] if config.num_classes == len(voc.CLASSES) else defaults_taken(mean=options.mean, std=options.std)
+    beside = [*read.beside, *aside]
+    return Converted(model, weights, encoder, preprocess, voc_names(config), beside, read.key, assumed)
 
 
 def from_timm(path: Path, options: Options) -> Converted:
     read = read_torch_weights("timm", path)
-    encoder = options.encoder or timm.infer_encoder(read.tensors)
+    encoder = timm.infer_encoder(read.tensors) if options.encoder is None else options.encoder
     preset = smp.PRESETS[options.architecture or "DeepLabV3Plus"]
     config = preset(
         encoder,
@@ -114,26 +130,31 @@ def from_timm(path: Path, options: Options) -> Converted:
     model = build_model(config, rngs=nnx.Rngs(0))
     classifier = timm.load_encoder(model, read.tensors)
     model.eval()
-    preprocess = torch_preprocessing(config, options.size or (512, 512))
-    return Converted(model, read.tensors, encoder, preprocess, None, [*read.beside, *classifier])
+    preprocess = torch_preprocessing(config, options, (512, 512))
+    assumed = defaults_taken(encoder=options.encoder, mean=options.mean, std=options.std)
+    return Converted(model, read.tensors, encoder, preprocess, None, [*read.beside, *classifier], read.key, assumed)
 
 
 def from_tf(path: Path, options: Options) -> Converted:
     variables = read_tf(path)
-    found = tf_deeplab.Dilations()
-    if path.suffix == ".pb":
-        found = tf_deeplab.recorded(atrous_rates_in(path))
-    stride, rates = options.output_stride or found.output_stride, options.atrous_rates or found.atrous_rates
-    multi_grid = options.multi_grid or found.multi_grid
+    found = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
+    stride = first(options.output_stride, found.output_stride)
+    rates = first(options.atrous_rates, found.atrous_rates)
+    multi_grid = first(options.multi_grid, found.multi_grid)
     config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
+    if isinstance(config.aspp, DPCConfig):
+        tf_deeplab.check_cell(config.aspp, found.cell)
     model = tf_deeplab.from_variables(variables, config)
-    preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
+    atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.rates)
     beta = isinstance(config.encoder, ResNetConfig) and bool(config.encoder.deep_stem)
     assumed = defaults_taken(
-        output_stride=stride, atrous_rates=rates or not config.aspp.rates, multi_grid=multi_grid or not beta
+        output_stride=stride,
+        atrous_rates=rates if atrous else (),
+        multi_grid=multi_grid if beta else (),
     )
     encoder, _ = tf_deeplab.infer_variant(variables)
-    return Converted(model, variables, encoder, preprocess, voc_names(config), [], assumed)
+    preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
+    return Converted(model, variables, encoder, preprocess, voc_names(config), [], assumed=assumed)
 
 
 SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
@@ -147,7 +168,7 @@ SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
 FIXED = {  # options that would contradict what the source's models are
     "smp": ("multi_grid", "architecture"),
     "torchvision": ("encoder", "output_stride", "atrous_rates", "multi_grid", "architecture"),
-    "tf": ("encoder", "architecture"),
+    "tf": ("encoder", "mean", "std", "architecture"),
     "timm": ("multi_grid",),
 }
 
@@ -173,10 +194,11 @@ def convert(source: str, path: Path, options: Options) -> Converted:
     return converted
 
 
-def torch_preprocessing(config: ModelConfig, size: tuple[int, int]) -> PreprocessConfig:
+def torch_preprocessing(config: ModelConfig, options: Options, size: tuple[int, int]) -> PreprocessConfig:
+    usual = PreprocessConfig(options.size or size)
     if isinstance(config.encoder, XceptionConfig):
-        return PreprocessConfig(size, mean=INCEPTION, std=INCEPTION)
-    return PreprocessConfig(size)
+        usual = replace(usual, mean=INCEPTION, std=INCEPTION)
+    return replace(usual, mean=first(options.mean, usual.mean), std=first(options.std, usual.std))
 
 
 def voc_names(config: ModelConfig) -> tuple[str, ...] | None:

@@ -13,12 +13,13 @@ from deeplab_jax.errors import InputError
 
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")  # what save_pretrained writes, new and old
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "weights", "net")
-WRAPPERS = {"model", "module", "_orig_mod", "net", "network"}  # of names: `module.`, `model._orig_mod.` and the like
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|module)\.")  # torch.compile and DataParallel put them into names
+USUAL_PREFIXES = {"", "model.", "net.", "network."}
 
 # What training scripts keep beside a model's own weights.
 EXTRAS = re.compile(
     r"(.*normali[sz][^.]*\.)?(mean|std|pixel_mean|pixel_std)|[^.]*(loss|criterion|metric)[^.]*(\..*)?"
-    r"|classification_head\..*"
+    r"|classification_head\..*|(.*\.)?total_(ops|params)"
 )
 
 
@@ -27,6 +28,7 @@ class Weights:
     """A model's own weights, under their names in the library that made it."""
 
     tensors: dict[str, Any]  # names -> arrays
+    key: str  # of the checkpoint that they were under
     beside: list[str]  # names in the file that are no part of the model
     recorded: Mapping[str, Any]  # what `config.json` says, in a folder of save_pretrained
 
@@ -38,7 +40,7 @@ def read_weights(path: Path, anchor: str) -> Weights:
     Args:
         path: the file or folder.
         anchor: a regular expression of names that the model has. It tells the model's weights from others in the file,
-            and what stands before it in a name is a prefix such as `module.` or `model._orig_mod.`.
+            and what stands before it in a name is a prefix such as `model.`.
 
     Raises:
         InputError: that names the file and why it cannot be used.
@@ -51,22 +53,16 @@ def read_weights(path: Path, anchor: str) -> Weights:
         if not isinstance(recorded, dict):
             raise InputError(f"{path / 'config.json'} must be an object of settings")
         weights = read_weights(files[0], anchor)
-        return Weights(weights.tensors, weights.beside, recorded)
+        return Weights(weights.tensors, weights.key, weights.beside, recorded)
     if not path.is_file():
         raise InputError(f"the weights file {path} does not exist or is no file")
     content = _read_safetensors(path) if _is_safetensors(path) else read_torch(path)
-    state_dict, beside = _state_dict(content, anchor)
-    if not state_dict:
-        keys = [plain(str(key)) for key in content][:8] if isinstance(content, dict) else []
-        found = f"; it holds {', '.join(keys)}" if keys else ""
-        raise InputError(
-            f"{path} is not a state dict (names -> tensors){found}; save model.state_dict() and convert that"
-        )
     try:
+        key, state_dict, beside = _state_dict(content, anchor)
         tensors, more = _unwrap(state_dict, anchor)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return Weights(tensors, [*beside, *more], {})
+        raise InputError(f"{path} {error}") from None
+    return Weights(tensors, key, [*beside, *more], {})
 
 
 def has(anchor: str, names: Iterable[str]) -> bool:
@@ -74,31 +70,36 @@ def has(anchor: str, names: Iterable[str]) -> bool:
     return any(re.fullmatch(rf"(.*\.)?{anchor}", name) for name in names)
 
 
-def _state_dict(content: Any, anchor: str) -> tuple[dict[str, Any], list[str]]:
-    """The model's names -> tensors in a checkpoint, and the names of other copies of them and of what is no tensor."""
-    candidates = dict(_dicts(content))
-    copies = sorted((key for key in candidates if has(anchor, candidates[key])), key=_unusual)
-    if not candidates:
-        return {}, []
-    chosen = copies[0] if copies else max(candidates, key=lambda key: len(candidates[key]))
-    tensors = {name: value for name, value in candidates[chosen].items() if _is_tensor(value)}
-    return tensors, [*copies[1:], *(name for name in candidates[chosen] if name not in tensors)]
+def _state_dict(content: Any, anchor: str) -> tuple[str, dict[str, Any], list[str]]:
+    """Where the model is in a checkpoint, its names -> tensors, and the names of other tensors and of what is none."""
+    found = dict(_dicts(content))
+    if not found:
+        keys = ", ".join(plain(str(key)) for key in list(content)[:8]) if isinstance(content, dict) else ""
+        holds = f"; it holds {keys}" if keys else ""
+        raise InputError(f"is not a state dict (names -> tensors){holds}; save model.state_dict() and convert that")
+    models = [key for key in found if has(anchor, found[key])]
+    usual = [key for key in models if set(key.split(".")) <= {"", *CHECKPOINT_KEYS}]
+    if len(models) > 1 and not usual:
+        raise InputError(f"holds several models ({', '.join(map(plain, models))}); save one of them alone")
+    chosen = min(usual, key=_rank) if usual else models[0] if models else max(found, key=lambda key: len(found[key]))
+    tensors = {name: value for name, value in found[chosen].items() if _is_tensor(value)}
+    rest = [name for name in found[chosen] if name not in tensors and name not in found]
+    return chosen, tensors, [*(key for key in found if key not in ("", chosen)), *rest]
 
 
-def _unusual(key: str) -> tuple[int, list[int]]:
-    """How far from usual this place in a checkpoint is for the model's weights; averages of them are farther."""
-    parts = key.split(".") if key else []
-    known = [CHECKPOINT_KEYS.index(part) for part in parts if part in CHECKPOINT_KEYS]
-    return len(parts) - len(known), known
+def _rank(key: str) -> list[int]:
+    return [CHECKPOINT_KEYS.index(part) for part in key.split(".") if part]
 
 
 def _dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every dictionary with a tensor in it, by the dotted keys that lead to it."""
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content) or depth > 3:
+    if depth > 3 or not isinstance(content, dict | list | tuple):
         return
-    if any(_is_tensor(value) for value in content.values()):
-        yield key, content
-    for name, value in content.items():
+    pairs = content.items() if isinstance(content, dict) else enumerate(content[:8])
+    items = {str(name): value for name, value in pairs if isinstance(name, str) or not isinstance(content, dict)}
+    if any(_is_tensor(value) for value in items.values()):
+        yield key, items
+    for name, value in items.items():
         yield from _dicts(value, f"{key}.{name}" if key else name, depth + 1)
 
 
@@ -108,21 +109,23 @@ def _is_tensor(value: Any) -> bool:
 
 def _unwrap(weights: Mapping[str, Any], anchor: str) -> tuple[dict[str, Any], list[str]]:
     """The weights of the model alone without their prefix, and the names of what training scripts keep beside it."""
-    found = {match[1] for name in weights if (match := re.fullmatch(rf"((?:.*\.)?){anchor}", name))}
-    prefixes = sorted(p for p in found if not any(p != other and p.startswith(other) for other in found))
-    if len(prefixes) > 1:  # an average or a teacher beside the model
-        usual = [prefix for prefix in prefixes if set(prefix.split(".")[:-1]) <= WRAPPERS]
-        if len(usual) != 1:
-            raise InputError(f"the weights of several models are in it ({', '.join(prefixes)}); save one of them alone")
-        prefixes = usual
-    prefix = prefixes[0] if prefixes else ""
+    bare = {name: WRAPPERS.sub("", name) for name in weights}
+    prefixes = {match[1] for name in bare.values() if (match := re.fullmatch(rf"((?:.*\.)?){anchor}", name))}
+    usual = prefixes & USUAL_PREFIXES
+    if len(usual) > 1 or (len(prefixes) > 1 and not usual):  # an average or a teacher beside the model has its own
+        names = ", ".join(plain(prefix) or "no prefix" for prefix in sorted(prefixes))
+        raise InputError(f"holds several models (under {names}); save one of them alone")
+    prefix = min(usual or prefixes, default="")
+    others = tuple(other for other in prefixes if other != prefix)
     own, beside = {}, []
     for name, value in weights.items():
-        bare = name.removeprefix(prefix)
-        if not name.startswith(prefix) or EXTRAS.fullmatch(bare):
+        inner = bare[name].removeprefix(prefix)
+        if not bare[name].startswith(prefix) or bare[name].startswith(others) or EXTRAS.fullmatch(inner):
             beside.append(name)
+        elif inner in own:
+            raise InputError(f"holds {plain(inner)} twice, once under {plain(name)}; save one model alone")
         else:
-            own[bare] = value
+            own[inner] = value
     return own, beside
 
 

@@ -146,6 +146,8 @@ def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialec
             raise InputError(
                 f"the weights hold values that are not finite in float32 ({tensor.name}); they are of no use"
             )
+        if tensor.path[-1] == "var" and array.min(initial=0) < 0:
+            raise InputError(f"{tensor.name} holds negative variances; the weights are of no use")
         arrays[tensor.path] = tensor.to_ours(array)
     return arrays
 

@@ -13,6 +13,7 @@ from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 
+BRANCHES = 3  # atrous ones, in every model of smp's
 PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deeplabv3plus}
 
 
@@ -84,7 +85,7 @@ def encoder_name(config: ModelConfig) -> str:
     aspp, stride = config.aspp, config.encoder.output_stride
     preset = PRESETS["DeepLabV3Plus" if config.decoder else "DeepLabV3"]
     for name in presets.SMP_ENCODERS:
-        if not isinstance(aspp, ASPPConfig) or stride not in (8, 16):
+        if not isinstance(aspp, ASPPConfig) or len(aspp.rates) != BRANCHES or stride not in (8, 16):
             break
         theirs = preset(
             name,
@@ -129,26 +130,35 @@ def infer_config(
         if needed not in state_dict or len(state_dict[needed].shape) != 4:
             raise InputError(f"these are not the weights of an smp DeepLab: {needed} is missing or no convolution")
     settings = check_settings(recorded or {}, plus)
-    name = encoder or settings.get("encoder_name") or infer_encoder(state_dict)
+    branches = {match[1] for name in state_dict if (match := re.match(rf"{re.escape(prefix)}\.convs\.(\d+)\.", name))}
+    if len(branches) != BRANCHES + 2:  # beside the 1x1 and image pooling
+        raise InputError(
+            f"these are not the weights of an smp DeepLab: {prefix}.convs has {len(branches)} parts, not 5"
+        )
     stem = r"encoder\.(model\.)?(conv1|features\.0\.0|stem_0\.conv)\.weight"
     channels = [w.shape[1] for name, w in state_dict.items() if re.fullmatch(stem, name) and len(w.shape) == 4]
     preset = PRESETS["DeepLabV3Plus" if plus else "DeepLabV3"]
     defaults = {name: parameter.default for name, parameter in inspect.signature(preset).parameters.items()}
-    rates = atrous_rates or settings.get("decoder_atrous_rates") or defaults["decoder_atrous_rates"]
-    branches = {
-        name.removeprefix(f"{prefix}.convs.").split(".")[0] for name in state_dict if f"{prefix}.convs." in name
+    chosen = {
+        "encoder": encoder,
+        "encoder_output_stride": output_stride,
+        "decoder_atrous_rates": atrous_rates,
     }
-    rules.check_rates(rates, len(branches) - 2)  # beside the 1x1 and image pooling
-    return preset(
-        name,
-        state_dict[head].shape[0],
-        output_stride or settings.get("encoder_output_stride") or defaults["encoder_output_stride"],
-        in_channels=channels[0] if channels else defaults["in_channels"],
-        decoder_channels=state_dict[project].shape[0],
-        decoder_atrous_rates=rates,
-        decoder_aspp_separable=any(name.startswith(f"{prefix}.convs.1.0.1.") for name in state_dict),
-        decoder_aspp_dropout=settings.get("decoder_aspp_dropout", defaults["decoder_aspp_dropout"]),
-    )
+    chosen = defaults | settings | {name: value for name, value in chosen.items() if value is not None}
+    rules.check_rates(chosen["decoder_atrous_rates"], BRANCHES)
+    if "encoder" not in settings and encoder is None:
+        chosen["encoder"] = infer_encoder(state_dict)
+    found = {
+        "classes": state_dict[head].shape[0],
+        "in_channels": channels[0] if channels else defaults["in_channels"],
+        "decoder_channels": state_dict[project].shape[0],
+        "decoder_aspp_separable": any(name.startswith(f"{prefix}.convs.1.0.1.") for name in state_dict),
+    }
+    for name, value in found.items():
+        said = (recorded or {}).get(name)
+        if said not in (None, value):
+            raise InputError(f"config.json: {name} is {said!r}, but the weights have {value!r}")
+    return preset(**chosen | found)
 
 
 def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
@@ -157,6 +167,11 @@ def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
     if depth != 5:
         raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
     full = 4 if plus else recorded.get("encoder_output_stride", 8)  # brings the logits to the picture's size
+    if recorded.get("_model_class") not in (None, "DeepLabV3Plus" if plus else "DeepLabV3"):
+        raise InputError(f"config.json: _model_class {recorded['_model_class']!r} is not what the weights are of")
+    stride = recorded.get("encoder_output_stride")
+    if stride not in (None, 8, 16):
+        raise InputError(f"config.json: encoder_output_stride {stride!r} is not supported; only 8 and 16 are")
     if recorded.get("upsampling") not in (None, full):
         raise InputError(f"config.json: upsampling {recorded['upsampling']!r} is not supported; only {full!r} is")
     kinds = {
@@ -166,7 +181,7 @@ def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
         "decoder_aspp_dropout": float,
     }
     return {
-        name: from_dict(kind, recorded[name], f"config.json: {name}")
+        name.removesuffix("_name"): from_dict(kind, recorded[name], f"config.json: {name}")
         for name, kind in kinds.items()
         if recorded.get(name) is not None
     }
@@ -188,4 +203,8 @@ def modernise(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     def rename(name: str) -> str:
         return next((new + name.removeprefix(prefix) for prefix, new in old.items() if name.startswith(prefix)), name)
 
-    return {rename(name): value for name, value in state_dict.items()}
+    renamed = {rename(name): value for name, value in state_dict.items()}
+    if len(renamed) != len(state_dict):
+        twice = next(name for name in state_dict if name != rename(name) and rename(name) in state_dict)
+        raise InputError(f"{twice} and {rename(twice)} are the same tensor by an old and a new name; keep one of them")
+    return renamed

@@ -231,24 +231,52 @@ class Dilations:
     output_stride: int | None = None
     atrous_rates: tuple[int, ...] | None = None
     multi_grid: tuple[int, ...] | None = None
+    cell: tuple[tuple[int, int], ...] | None = None  # rates of every branch of the dense prediction cell
 
 
-def recorded(rates: Mapping[str, int]) -> Dilations:
-    """Read off the dilation of every convolution of a frozen graph, by the node's name."""
+def recorded(rates: Mapping[str, tuple[int, int]]) -> Dilations:
+    """Read off the dilations of every convolution of a frozen graph, by the node's name.
 
-    def of(pattern: str) -> list[int]:
-        """The largest dilation in each numbered place of the network."""
-        found: dict[int, int] = {}
-        for name, rate in rates.items():
+    Raises:
+        InputError: where they are not those of output stride 8 or 16.
+    """
+
+    def of(pattern: str) -> list[tuple[int, int]]:
+        """The largest dilations in each numbered place of the network."""
+        found: dict[int, tuple[int, int]] = {}
+        for name, pair in rates.items():
             if match := re.search(pattern, name):
-                found[int(match[1])] = max(rate, found.get(int(match[1]), 1))
-        return [rate for _, rate in sorted(found.items())]
+                found[int(match[1])] = max(pair, found.get(int(match[1]), (1, 1)))
+        return [pair for _, pair in sorted(found.items())]
 
-    last = of(r"block4/unit_(\d+)/.*/conv2/") or of(r"exit_flow/block2/unit_1/.*/separable_conv(\d+)_depthwise")
-    base = (last or of(r"MobilenetV2/expanded_conv_(16)/") or [0])[0]
-    multi_grid = tuple(rate // base for rate in last) if base else ()
-    pyramid = [rate for rate in of(r"^aspp([1-9]\d*)[_/]") if rate > 1]
-    return Dilations({1: 32, 2: 16, 4: 8}.get(base), tuple(pyramid) or None, multi_grid or None)
+    before = (
+        of(r"block3/unit_(\d+)/.*/conv2/")
+        or of(r"middle_flow/block1/unit_(\d+)/.*_depthwise")
+        or of(r"MobilenetV2/expanded_conv_(13)/")
+    )
+    last = (
+        of(r"block4/unit_(\d+)/.*/conv2/")
+        or of(r"exit_flow/block2/unit_1/.*/separable_conv(\d+)_depthwise")
+        or of(r"MobilenetV2/expanded_conv_(16)/")
+    )
+    pyramid = tuple(rows for rows, _ in of(r"^aspp([1-9]\d*)[_/]")) or None
+    cell = tuple(of(r"^meta_architecture/branch(\d+)_")) or None
+    if not before or not last:
+        return Dilations(None, pyramid, None, cell)
+    base = 2 * before[0][0]  # of the last stage, whose multi-grid multiplies it
+    if base not in (2, 4) or any(rate % base for pair in last for rate in pair):
+        raise InputError(
+            "the graph's dilations are not those of output stride 8 or 16, the only ones that are supported"
+        )
+    return Dilations(32 // base, pyramid, tuple(rows // base for rows, _ in last) if len(last) > 1 else None, cell)
+
+
+def check_cell(config: DPCConfig, found: tuple[tuple[int, int], ...] | None) -> None:
+    """Raises InputError where a graph's dense prediction cell has other rates than the published one."""
+    if found not in (None, config.rates):
+        raise InputError(
+            f"the dense prediction cell has the rates {found}; only the published {config.rates} are known"
+        )
 
 
 def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:

@@ -32,7 +32,8 @@ from deeplab_jax.errors import InputError, check
 
 # The state of optimisers and averages that a training run leaves beside the variables.
 TRAINING_STATE = re.compile(
-    r".*/(Momentum|ExponentialMovingAverage|Adam(_1)?|RMSProp(_1)?|[^/]*_power)|global_step|beta[12]_power", re.DOTALL
+    r".*/(Momentum|ExponentialMovingAverage|Adam(_1)?|RMSProp(_1)?|[^/]*_power)|(global_)?step|learning_rate|beta[12]_power",
+    re.DOTALL,
 )
 VARIABLES = {"weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance"}
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
@@ -70,14 +71,16 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
             variables = _read_graph(path)
         else:
             variables = _read_checkpoint(path)
-    variables = {name.removesuffix(":0"): array for name, array in variables.items()}  # as `tf.Variable.name` has it
+    plain = {name.removesuffix(":0"): array for name, array in variables.items()}  # `tf.Variable.name` has the suffix
+    check(len(plain) == len(variables), f"{path} holds variables twice, with `:0` and without; keep one of them")
+    variables = plain
     variables = {name: array for name, array in variables.items() if not TRAINING_STATE.fullmatch(name)}
     check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
     return variables
 
 
-def atrous_rates_in(path: Path) -> dict[str, int]:
-    """The atrous rate of every convolution in a frozen graph, by the node's name.
+def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:
+    """The atrous rates of every convolution in a frozen graph, of rows and columns, by the node's name.
 
     TensorFlow writes a rate as the node's `dilations`, or as the block size of a SpaceToBatchND before the node.
     """
@@ -87,16 +90,20 @@ def atrous_rates_in(path: Path) -> dict[str, int]:
         for node in nodes.values():
             if node.op not in CONVOLUTIONS:
                 continue
-            # Of the four dilations those of batch and channels are 1, wherever the layout has them.
-            pairs = [sorted(node.dilations)[-2:] or [1]]
+            # Of the four dilations those of batch and channels are 1; they come first and last, or first and second.
+            columns_last = len(node.dilations) == 4 and node.dilations[3] != 1
+            pairs = [node.dilations[2:] if columns_last else node.dilations[1:3] or [1, 1]]
             before = nodes.get(node.inputs[0]) if node.inputs else None
             if before is not None and before.op == "SpaceToBatchND":
                 block = nodes.get(before.inputs[1]) if len(before.inputs) > 1 else None
                 constant = block.tensor if block is not None and block.op == "Const" else None
                 pairs.append([] if constant is None else read_tensor(constant, room=64).ravel().tolist())
-            if any(len(set(pair)) != 1 or pair[0] not in range(1, MAX_RATE + 1) for pair in pairs):
-                raise InputError(f"{path}: {node.name!r} has no one constant rate; {INSTEAD} of research/deeplab")
-            rates[node.name] = math.prod(int(pair[0]) for pair in pairs)
+            if any(len(pair) != 2 or not all(1 <= rate <= MAX_RATE for rate in pair) for pair in pairs):
+                raise InputError(f"{path}: {node.name!r} has no constant rates; {INSTEAD} of research/deeplab")
+            rates[node.name] = (
+                math.prod(int(rows) for rows, _ in pairs),
+                math.prod(int(columns) for _, columns in pairs),
+            )
     return rates
 
 

@@ -43,7 +43,10 @@ def infer_encoder(state_dict: Mapping[str, Any]) -> str:
     """What segmentation_models_pytorch calls an encoder of these weights. Raises InputError for one not known."""
     name = torch_encoders.infer(state_dict, "")
     if name is None:
-        raise InputError("these are not weights of a ResNet, ResNeXt, Xception or MobileNetV2 of timm or torchvision")
+        raise InputError(
+            "these are not weights of a ResNet, ResNeXt or Xception of timm or torchvision, nor of torchvision's "
+            "MobileNetV2"
+        )
     return name if name == "mobilenet_v2" else f"tu-{name}"
 
 

@@ -54,7 +54,16 @@ def infer_config(state_dict: Mapping[str, Any]) -> ModelConfig:
     """The architecture, read off names and shapes. Raises InputError where this is none of torchvision's."""
     backbone = torch_encoders.infer(state_dict, "backbone.")
     head = state_dict.get("classifier.4.weight")
-    if backbone not in ("resnet50", "resnet101") or head is None:
+    if backbone not in ("resnet50", "resnet101") or head is None or len(head.shape) != 4:
         raise InputError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101")
     aux = any(name.startswith("aux_classifier.") for name in state_dict)
     return presets.torchvision_deeplabv3(backbone, head.shape[0], aux)
+
+
+def without_foreign_auxiliary(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The weights without an auxiliary head for other classes, as fine-tuning leaves one behind; and its names."""
+    heads = [state_dict.get(f"{head}.4.weight") for head in ("classifier", "aux_classifier")]
+    main, auxiliary = (weight.shape[:1] if weight is not None else None for weight in heads)
+    foreign = auxiliary is not None and auxiliary != main
+    left = [name for name in state_dict if foreign and name.startswith("aux_classifier.")]
+    return {name: value for name, value in state_dict.items() if name not in left}, left

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from converters import rules, smp, torch_encoders, torchvision
+from converters import rules, smp, timm, torch_encoders, torchvision
 from converters.convert import Converted
 from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
 from deeplab_jax.errors import InputError
@@ -56,10 +56,17 @@ def verify(source: str, path: Path, converted: Converted) -> Comparison:
     except RuntimeError as error:  # torch and torchvision that do not belong together
         raise InputError(f"--verify: the library of {source} weights cannot be imported or built: {error}") from None
     counter = rules.TORCH.counter
-    floats = {name: array for name, array in weights.items() if not name.endswith(f".{counter}")}
+    aside = timm.CLASSIFIER_HEADS if source == "timm" else ()
+    floats = {
+        name: array
+        for name, array in weights.items()
+        if not name.endswith(f".{counter}") and not name.startswith(aside)
+    }
     tensors = {name: torch.from_numpy(rules.to_numpy(array).copy()) for name, array in floats.items()}
     missing = [
-        name for name in peer.module.load_state_dict(tensors, strict=False).missing_keys if str(counter) not in name
+        name
+        for name in peer.module.load_state_dict(tensors, strict=False).missing_keys
+        if str(counter) not in name and not name.startswith(aside)
     ]
     if missing:
         raise InputError(f"--verify: the other library's model has {len(missing)} tensors more, such as {missing[0]}")
@@ -104,7 +111,7 @@ def verify_graph(path: Path, converted: Converted) -> Comparison:
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
 def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tuple[str, float]]:

@@ -152,6 +152,8 @@ def convert(
     class_names: Path | None = None,
     multi_grid: tuple[int, ...] | None = None,
     size: tuple[int, int] | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
     architecture: Literal["DeepLabV3", "DeepLabV3Plus"] | None = None,
     verify: bool = False,
 ) -> None:
@@ -170,6 +172,9 @@ def convert(
         class_names: a file with one class name a line; by default PASCAL VOC's where the source's published weights
             have those 21, otherwise background, class_1, class_2...
         size: height and width of the network input; by default 512 512, for torchvision 520 520, for tf 513 513.
+        mean: that pictures of 0 to 1 were normalised with, red, green and blue; by default ImageNet's, for timm's
+            Xceptions 0.5. Google's models have their own.
+        std: likewise, the deviations.
         architecture: what an ImageNet encoder is put into; by default DeepLabV3Plus.
         verify: also run the other library, where it is installed, and compare.
     """
@@ -184,7 +189,7 @@ def convert(
     check_vacant(out)
     names = read_class_names(class_names) if class_names else None
     classes = len(names) if names else None
-    options = Options(encoder, output_stride, atrous_rates, size, multi_grid, architecture, classes)
+    options = Options(encoder, output_stride, atrous_rates, size, multi_grid, mean, std, architecture, classes)
     converted = run(source, weights, options)
     config = converted.model.config
     names = names or converted.class_names or default_class_names(config.num_classes)

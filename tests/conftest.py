@@ -173,3 +173,23 @@ def pictures(*sizes):
     return [
         cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC) for h, w in sizes
     ]
+
+
+@pytest.fixture(scope="session")
+def v3():
+    """A small DeepLabV3 of segmentation_models_pytorch."""
+    return small_smp("DeepLabV3", "resnet18")
+
+
+@pytest.fixture(scope="session")
+def v3plus():
+    """A small DeepLabV3+ of segmentation_models_pytorch."""
+    return small_smp("DeepLabV3Plus", "mobilenet_v2")
+
+
+def small_smp(architecture, encoder):
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    build = getattr(theirs, architecture)
+    return randomise_torch(build(encoder, encoder_weights=None, classes=4, decoder_channels=16))

@@ -43,6 +43,8 @@ def test_transfer_leaves_an_auxiliary_head_that_only_one_has(tiny_config, tiny_p
     left = transfer_learning(blank_model(tiny_config), tmp_path / "p")
     assert {name.split(".")[0] for name in left} == {"classifier", "aux_head"}
     assert "aux_head.hidden.conv.kernel" in left
+    wider = replace(tiny_config, aux_head=replace(tiny_config.aux_head, channels=9))
+    assert "aux_head.hidden.conv.kernel" in transfer_learning(blank_model(wider), tiny_package)
 
 
 def test_transfer_between_other_architectures_is_refused(tiny_config, tiny_package, onnx_package):

@@ -111,22 +111,37 @@ def test_models_that_the_original_does_not_build_are_refused():
     assert tf_deeplab.model_variant(replace(config, aspp=replace(config.aspp, dropout=0.3))) == "resnet_v1_50_beta"
 
 
+def graph_rates(block3, block4, more=()):
+    unit = "resnet_v1_50/block{}/unit_{}/bottleneck_v1/conv{}/Conv2D"
+    rates = {unit.format(3, u, 2): (block3, block3) for u in (1, 2)}
+    rates |= {unit.format(4, u, 2): (rate, rate) for u, rate in enumerate(block4, 1)}
+    rates |= {unit.format(b, u, 1): (1, 1) for b in (3, 4) for u in (1, 2)}
+    return rates | dict(more)
+
+
 def test_dilations_of_a_frozen_graph_are_read_off():
-    unit = "resnet_v1_50/block4/unit_{}/bottleneck_v1/conv{}/Conv2D"
-    rates = {unit.format(u, 2): 4 * factor for u, factor in ((1, 1), (2, 2), (3, 4))}
-    rates |= {unit.format(u, 1): 1 for u in (1, 2, 3)}
-    rates |= {f"aspp{i}_depthwise/depthwise": 12 * i for i in (1, 2, 3)} | {
-        "aspp0/Conv2D": 1,
-        "aspp1_pointwise/Conv2D": 1,
-    }
-    assert tf_deeplab.recorded(rates) == tf_deeplab.Dilations(8, (12, 24, 36), (1, 2, 4))
-    plain = {
-        f"xception_65/exit_flow/block2/unit_1/xception_module/separable_conv{i}_depthwise/depthwise": 2
-        for i in (1, 2, 3)
-    }
+    aspp = {f"aspp{i}_depthwise/depthwise": (rate, rate) for i, rate in enumerate((1, 6, 12), 1)}
+    aspp |= {"aspp0/Conv2D": (1, 1), "aspp1_pointwise/Conv2D": (1, 1)}
+    assert tf_deeplab.recorded(graph_rates(2, (4, 8, 16), aspp)) == tf_deeplab.Dilations(8, (1, 6, 12), (1, 2, 4))
+    assert tf_deeplab.recorded(graph_rates(1, (4, 4, 4))) == tf_deeplab.Dilations(16, None, (2, 2, 2))
+    with pytest.raises(InputError, match="not those of output stride 8 or 16"):
+        tf_deeplab.recorded(graph_rates(1, (1, 2, 4)))
+
+    unit = "xception_65/{}/unit_1/xception_module/separable_conv{}_depthwise/depthwise"
+    plain = {unit.format("middle_flow/block1", i): (1, 1) for i in (1, 2, 3)}
+    plain |= {unit.format("exit_flow/block2", i): (2, 2) for i in (1, 2, 3)}
     assert tf_deeplab.recorded(plain) == tf_deeplab.Dilations(16, None, (1, 1, 1))
-    mobile = {"MobilenetV2/expanded_conv_16/depthwise/depthwise": 4, "MobilenetV2/expanded_conv_16/expand/Conv2D": 1}
-    assert tf_deeplab.recorded(mobile) == tf_deeplab.Dilations(8)
+    unit = "MobilenetV2/expanded_conv_{}/{}"
+    mobile = {unit.format(13, "depthwise/depthwise"): (2, 2), unit.format(16, "depthwise/depthwise"): (4, 4)}
+    assert tf_deeplab.recorded(mobile | {unit.format(16, "expand/Conv2D"): (1, 1)}) == tf_deeplab.Dilations(8)
+
+    cell = presets.tf_deeplab("xception_65", dense_prediction_cell=True).aspp
+    branches = {f"meta_architecture/branch{i}_depthwise/depthwise": pair for i, pair in enumerate(cell.rates)}
+    found = tf_deeplab.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
+    assert found == cell.rates
+    tf_deeplab.check_cell(cell, found)
+    with pytest.raises(InputError, match=r"only the published .* are known"):
+        tf_deeplab.check_cell(cell, ((3, 3), *found[1:]))
 
 
 def test_a_wrong_number_of_rates_is_one_line():

@@ -193,7 +193,7 @@ def test_real_frozen_graph_has_the_variables_of_the_original_code():
 
 @needs_frozen
 def test_real_frozen_graph_has_the_rates_of_output_stride_8():
-    rates = {name: rate for name, rate in atrous_rates_in(FROZEN).items() if rate > 1}
+    rates = {name: rows for name, (rows, columns) in atrous_rates_in(FROZEN).items() if rows == columns > 1}
     blocks = {7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2, 13: 2, 14: 4, 15: 4, 16: 4}
     assert rates == {f"MobilenetV2/expanded_conv_{i}/depthwise/depthwise": rate for i, rate in blocks.items()}
 
@@ -266,14 +266,24 @@ def test_values_of_constants(tmp_path, message, expected):
 def test_atrous_rates(tmp_path):
     path = tmp_path / "graph.pb"
     path.write_bytes(random_graph())
-    assert atrous_rates_in(path) == {"c": 6, "d": 4, "e": 1, "f": 1}
-    uneven = node("d", "Conv2D", attributes=attribute("dilations", field(1, field(3, bytes([1, 4, 2, 1])))))
+    assert atrous_rates_in(path) == {"c": (6, 6), "d": (4, 4), "e": (1, 1), "f": (1, 1)}
+    for dilations in ([1, 4, 2, 1], [1, 1, 4, 2]):
+        path.write_bytes(node("d", "Conv2D", attributes=attribute("dilations", field(1, field(3, bytes(dilations))))))
+        assert atrous_rates_in(path) == {"d": (4, 2)}
     unknown = node("s", "SpaceToBatchND", "x", "y") + node("d", "Conv2D", "s")
     zero = constant("y", tensor(3, (2,), field(7, 0))) + unknown
-    for graph in (uneven, unknown, zero):
+    for graph in (unknown, zero):
         path.write_bytes(graph)
-        with pytest.raises(InputError, match="'d' has no one constant rate"):
+        with pytest.raises(InputError, match="'d' has no constant rates"):
             atrous_rates_in(path)
+
+
+def test_npz_of_variables_by_their_full_name(tmp_path):
+    np.savez(tmp_path / "v.npz", **{"a/weights:0": np.ones(3, np.float32), "learning_rate:0": np.float32(0.1)})
+    same(read_tf(tmp_path / "v.npz"), {"a/weights": np.ones(3, np.float32)})
+    np.savez(tmp_path / "v.npz", **{"a/weights:0": np.ones(3, np.float32), "a/weights": np.zeros(3, np.float32)})
+    with pytest.raises(InputError, match="holds variables twice"):
+        read_tf(tmp_path / "v.npz")
 
 
 def test_npz(tmp_path):

@@ -52,3 +52,19 @@ def test_other_weights_are_refused():
         torchvision.infer_config(segmentation.deeplabv3_mobilenet_v3_large(weights_backbone=None).state_dict())
     with pytest.raises(InputError, match="torchvision builds no such model"):
         torchvision.from_state_dict({}, presets.smp_deeplabv3("resnet50", 21))
+
+
+def test_an_auxiliary_head_for_other_classes_is_left_aside():
+    """As fine-tuning leaves it that replaces the classifier alone."""
+    weights = {
+        "classifier.4.weight": np.zeros((2, 256, 1, 1)),
+        "aux_classifier.4.weight": np.zeros((21, 256, 1, 1)),
+        "aux_classifier.4.bias": np.zeros(21),
+    }
+    kept, left = torchvision.without_foreign_auxiliary(weights)
+    assert list(kept) == ["classifier.4.weight"]
+    assert left == ["aux_classifier.4.weight", "aux_classifier.4.bias"]
+    same = weights | {"aux_classifier.4.weight": np.zeros((2, 256, 1, 1))}
+    assert torchvision.without_foreign_auxiliary(same) == (same, [])
+    with pytest.raises(InputError, match="not the weights of torchvision's"):
+        torchvision.infer_config({"classifier.4.weight": np.array(1.0)})

@@ -64,6 +64,6 @@ def check_complete(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, 
 
 
 def _count(what: str, names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
+    names = [ascii(name)[1:-1] for name in names]  # of files: without line breaks
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)} {what} ({', '.join(names[:most])}{more})" if names else ""

@@ -17,7 +17,7 @@ LAST_LAYERS = ("classifier.", "aux_head.classifier.")
 def transfer_learning(model: DeepLab, package: Path) -> list[str]:
     """Puts all of a package's weights but those of the last layer into the model, whatever classes it was trained for.
 
-    An auxiliary head that only one of the two has is left out too.
+    An auxiliary head that only one of the two has, or of another width, is left out too.
 
     Args:
         model: changed in place.
@@ -30,9 +30,11 @@ def transfer_learning(model: DeepLab, package: Path) -> list[str]:
         InputError: with every missing, unexpected or misshapen tensor.
     """
     theirs = to_arrays(open_jax_package(package))
-    left = LAST_LAYERS if has_aux(theirs) and model.aux_head else (*LAST_LAYERS, "aux_head.")
+    ours = names(model)
+    heads = [{n: w.shape for n, w in weights.items() if n.startswith("aux_head.hidden.")} for weights in (theirs, ours)]
+    left = LAST_LAYERS if heads[0] == heads[1] else (*LAST_LAYERS, "aux_head.")
     put(model, {name: array for name, array in theirs.items() if not name.startswith(left)}, left, package)
-    return [name for name in names(model) if name.startswith(left)]
+    return [name for name in ours if name.startswith(left)]
 
 
 def continue_training(model: DeepLab, package: Path, class_names: Sequence[str]) -> None:
@@ -105,7 +107,3 @@ def put(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> N
 
 def names(model: DeepLab) -> dict:
     return {".".join(map(str, path)): leaf for path, leaf in flat_state(model).items()}
-
-
-def has_aux(arrays: dict) -> bool:
-    return any(name.startswith("aux_head.") for name in arrays)

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from deeplab_jax.config import DataFormat, Experiment
+from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError
 
 console = Console()
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 @dataclass(frozen=True)
 class EvaluationData:
     root: Path  # folder of the data set
-    format: DataFormat = "folder"  # layout of that folder
+    format: str = "folder"  # layout of that folder: ade20k, camvid, cityscapes, coco, folder, voc, ... or tfds:NAME
     split: str = "val"
 
 
@@ -107,6 +107,67 @@ def evaluate(
     )
     if json_file:
         json_file.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    root: Path  # folder of the data set
+    format: str = "folder"  # layout of that folder: ade20k, camvid, cityscapes, coco, folder, voc, ... or tfds:NAME
+    threads: int = 4  # that read and decode
+
+
+def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> None:
+    """What a data set holds, and what is wrong with it: every file is read.
+
+    Args:
+        data: what to check.
+        picture: file for samples under their masks, and how often each class occurs.
+    """
+    from deeplab_jax.data.check import check
+    from deeplab_jax.data.check_picture import draw
+    from deeplab_jax.data.statistics import balancing_weights
+
+    if picture.suffix.lower() != ".png" or not picture.parent.is_dir():
+        raise InputError(f"--picture {picture} cannot be written; name a .png in a folder that exists")
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("reading")
+
+        def report_progress(split: str, done: int, total: int) -> None:
+            progress.update(task, description=f"reading {split}", completed=done, total=total)
+
+        report = check(data.root, data.format, data.threads, report_progress)
+    for checked in report.splits:
+        found = checked.statistics
+        pixels = max(found.pixels.sum() + found.void, 1)
+        sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in found.sizes.most_common(4))
+        more = f" and {len(found.sizes) - 4} more" if len(found.sizes) > 4 else ""
+        say(f"{checked.split}: {found.images} images of {sizes}{more}; {100 * found.void / pixels:.1f} % void")
+    if report.splits and (first := report.splits[0].statistics).images:
+        weights = balancing_weights(first) if first.pixels.any() else (0.0,) * len(first.classes)
+        table = Table(
+            "id",
+            Column("class", overflow="fold"),
+            *(f"{c.split} pixels" for c in report.splits),
+            "images",
+            "suggested weight",
+        )
+        for id, name in enumerate(first.classes.names):
+            shares = [c.statistics.pixels[id] / max(c.statistics.pixels.sum(), 1) for c in report.splits]
+            images = sum(int(c.statistics.occurrences[id]) for c in report.splits)
+            table.add_row(str(id), Text(name), *(f"{s:.3%}" for s in shares), str(images), f"{weights[id]:.3g}")
+        console.print(table)
+        draw(report, picture)
+        say(f"picture: {picture}")
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    faults = report.all_faults
+    for fault in faults[:50]:
+        print_error(fault)
+    if faults:
+        raise InputError(
+            f"{len(faults)} faults in {data.root}" + ("; the first 50 are above" if len(faults) > 50 else "")
+        )
+    say("nothing is wrong" if not report.warnings else "no faults")
 
 
 def predict(
@@ -257,6 +318,7 @@ COMMANDS = {
     "demo": demo,
     "train": train,
     "evaluate": evaluate,
+    "data check": check_data,
     "predict": predict,
     "convert": convert,
     "export": export,
@@ -264,7 +326,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    lines = [f"  deeplab {name:9} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  deeplab {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: deeplab COMMAND [--help]", "", *lines])
 
 
@@ -273,7 +335,7 @@ def main() -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    name, *rest = arguments
+    name, *rest = [" ".join(arguments[:2]), *arguments[2:]] if arguments[0] == "data" else arguments
     if name not in COMMANDS:
         print(f"error: there is no command {name!r}\n{usage()}", file=sys.stderr)
         return 2

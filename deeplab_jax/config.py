@@ -17,7 +17,6 @@ from deeplab_jax.errors import InputError, check, check_finite
 
 IGNORE = 255  # mask value of pixels that have no label
 
-DataFormat = Literal["camvid", "folder", "voc"]
 # How a picture comes to the network's size. letterbox: scaled to fit, centred. pad: in the top left corner, scaled only
 # if it is too large, as the original DeepLab evaluates. stretch: scaled to cover, whatever its aspect.
 ResizeMode = Literal["letterbox", "pad", "stretch"]
@@ -52,7 +51,9 @@ class PreprocessConfig:
 @dataclass(frozen=True)
 class DataConfig:
     root: Path = Path("data")  # folder of the data set
-    format: DataFormat = "folder"  # layout of that folder
+    format: str = "folder"  # layout of that folder: a name in deeplab_jax/data/formats, or tfds:NAME
+    train_split: str = "train"
+    val_split: str = "val"
     threads: int = 4  # host threads that read and decode
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """What every layout of data set comes down to: samples with an image and a mask of class ids."""
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Files:
 
     def __getitem__(self, index: int) -> Sample:
         example = self.examples[index]
+        if fault := missing(example):
+            raise InputError(fault)
         image = read_image(example.image)
         mask = self.read_mask(example, image.shape[:2])
         if image.shape[:2] != mask.shape:
@@ -77,21 +80,22 @@ def pair_by_stem(images: Path, masks: Path) -> tuple[list[Example], list[Path]]:
 
 def check_files(dataset: Dataset) -> None:
     """Raises InputError that names the first image or mask that is missing. Nothing is opened."""
-    absent = missing_files(dataset)
-    if absent:
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise InputError(f"{absent[0]}{more}")
+    faults = (
+        [fault for example in dataset.examples if (fault := missing(example))] if isinstance(dataset, Files) else []
+    )
+    if faults:
+        raise InputError(faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""))
 
 
-def missing_files(dataset: Dataset) -> list[str]:
-    """What to say of every sample whose image or mask does not exist."""
-    faults = []
-    for example in dataset.examples if isinstance(dataset, Files) else ():
-        if not example.image.is_file():
-            faults.append(f"{example.image} is missing, but {example.source} is there or names it")
-        elif not example.source.is_file():
-            faults.append(f"{example.image} has no mask: {example.source} is missing")
-    return faults
+def missing(example: Example) -> str:
+    """What to say where the image or the mask does not exist; empty where both do."""
+    if not example.image.is_file():
+        return f"{example.image} is missing, but {example.source} is there or names it"
+    if example.source.is_file():
+        return ""
+    others = sorted(path.name for path in example.source.parent.glob(f"{glob.escape(example.source.stem)}.*"))
+    hint = f", but there is {others[0]}; save masks as PNG, which keeps every value" if others else ""
+    return f"{example.image} has no mask: {example.source} is missing{hint}"
 
 
 def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Example]:

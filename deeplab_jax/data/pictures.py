@@ -69,6 +69,6 @@ def _open(path: Path) -> Image.Image:
             picture.load()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture ({error}); replace or remove it") from None
     return picture

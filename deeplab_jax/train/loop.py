@@ -36,8 +36,8 @@ def train(config: Experiment, out: Path) -> float:
     """
     # ---------------------------------------------------------------- data
     data, steps, batch_size = config.data, config.train.steps, config.train.batch_size
-    train_set = open_dataset(data.root, data.format, "train")
-    val_set = open_dataset(data.root, data.format, "val")
+    train_set = open_dataset(data.root, data.format, data.train_split)
+    val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
     if len(classes) < 2:
         raise InputError(

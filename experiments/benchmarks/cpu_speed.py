@@ -18,6 +18,7 @@ import torch
 from flax import nnx
 
 from converters import smp
+from deeplab_jax.config import LossConfig
 from deeplab_jax.models import presets
 from deeplab_jax.train.losses import cross_entropy
 
@@ -100,7 +101,7 @@ def training(encoder: str) -> tuple[Callable[[], None], Callable[[], None]]:
     def loss(params, rest, key):
         model = nnx.merge(graph, params, rest, copy=True)
         logits = model(batch[0], rngs=nnx.Rngs(dropout=key))
-        return cross_entropy(logits, batch[1]), nnx.state(model, nnx.Not(nnx.Param))
+        return cross_entropy(logits, batch[1], LossConfig()), nnx.state(model, nnx.Not(nnx.Param))
 
     @jax.jit
     def step(params, rest, moments, key):

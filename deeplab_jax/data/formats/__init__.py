@@ -3,10 +3,32 @@
 from pathlib import Path
 
 from deeplab_jax.data.dataset import Dataset, check_files
-from deeplab_jax.data.formats import camvid, folder, voc
+from deeplab_jax.data.formats import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco,
+    coco_panoptic,
+    cocostuff,
+    folder,
+    supervisely,
+    tfds,
+    voc,
+)
 from deeplab_jax.errors import InputError
 
-FORMATS = {"camvid": camvid.open, "folder": folder.open, "voc": voc.open}
+FORMATS = {
+    "ade20k": ade20k.open,
+    "camvid": camvid.open,
+    "cityscapes": cityscapes.open,
+    "coco": coco.open,
+    "coco_panoptic": coco_panoptic.open,
+    "cocostuff": cocostuff.open,
+    "folder": folder.open,
+    "supervisely": supervisely.open,
+    "voc": voc.open,
+}
+TFDS = "tfds:"  # and the name of a builder
 
 
 def open_dataset(root: Path, format: str, split: str) -> Dataset:
@@ -18,8 +40,8 @@ def open_dataset(root: Path, format: str, split: str) -> Dataset:
 
 def find_dataset(root: Path, format: str, split: str) -> Dataset:
     """The data set in that folder, whose files may be missing. Raises InputError where it is none of that format."""
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
+    if format not in FORMATS and not format.startswith(TFDS):
+        raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)} or {TFDS}NAME")
     if not root.is_dir():
         raise InputError(f"the data folder {root} does not exist or is no folder; give its place with --data.root")
-    return FORMATS[format](root, split)
+    return FORMATS[format](root, split) if format in FORMATS else tfds.open(root, split, format.removeprefix(TFDS))

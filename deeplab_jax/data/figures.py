@@ -1,0 +1,139 @@
+"""Draws outlines and Supervisely's figures: bitmaps, polygons with holes, rectangles."""
+
+import base64
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from deeplab_jax.data.annotations import numbers, take
+from deeplab_jax.errors import InputError, check
+
+FARTHEST = 1_000_000  # pixels from the picture's corner; beyond it a coordinate is a mistake
+LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow with its length
+
+# What Pillow raises for PNGs that are broken in one way or another.
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+Window = tuple[slice, slice]  # rows and columns of a picture
+
+
+def check_outline(points: np.ndarray, where: str) -> None:
+    """Raises InputError where the corners, (n, 2) of x and y in pixels, are no numbers or would take long to draw."""
+    low, high = points.min(0), points.max(0)
+    near = (low >= -FARTHEST).all() and (high <= FARTHEST).all()  # no number is neither
+    check(bool(near), f"{where} has a coordinate that is no number, or more than {FARTHEST} pixels away")
+    if len(points) * (high - low).max() > LONGEST:
+        length = np.abs(np.diff(points, axis=0, append=points[:1])).max(1).sum()
+        check(bool(length <= LONGEST), f"{where} has an outline of {length:.0f} pixels; draw one of {LONGEST} at most")
+
+
+def window(points: np.ndarray, size: tuple[int, int]) -> Window:
+    """The part of a picture of (height, width) that an outline can touch; empty where it lies outside."""
+    low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
+    (left, right), (top, bottom) = (
+        np.clip((low[axis], high[axis]), 0, side).astype(int).tolist() for axis, side in enumerate(size[::-1])
+    )
+    return slice(top, bottom), slice(left, right)
+
+
+def draw_figure(ids: np.ndarray, figure: Any, shape: str, label: int, where: str) -> None:
+    """Sets the pixels of `ids`, (h, w) uint8, that a figure covers. Lines, points, graphs and cuboids cover none.
+
+    Raises:
+        InputError: that names where, if the figure is not what Supervisely writes.
+    """
+    if shape == "bitmap":
+        _draw_bitmap(ids, take(figure, "bitmap", dict, where), label, f"{where}: bitmap")
+    elif shape in ("polygon", "rectangle"):
+        points = take(figure, "points", dict, where)
+        draw = _draw_polygon if shape == "polygon" else _draw_rectangle
+        draw(ids, points, label, f"{where}: {shape}")
+
+
+def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
+    height, width = ids.shape
+    covered = _unpack(take(bitmap, "data", str, where), (height, width), where)
+    origin = numbers(take(bitmap, "origin", list, where), f"{where}: origin")
+    valid = origin.shape == (2,) and (np.abs(origin) <= FARTHEST).all()
+    check(bool(valid), f"{where}: origin must be x and y in pixels")
+    left, top = np.rint(origin).astype(int).tolist()
+    # What lies outside the picture is cut off.
+    first, last = max(top, 0), min(top + covered.shape[0], height)
+    start, stop = max(left, 0), min(left + covered.shape[1], width)
+    if first < last and start < stop:
+        ids[first:last, start:stop][covered[first - top : last - top, start - left : stop - left]] = label
+
+
+def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
+    """(h, w) bool, at most as large as the picture, from the base64 of a zlib stream of a PNG."""
+    height, width = size
+    most = 4 * height * (width + 1) + 65536  # bytes of an RGBA picture of that size without compression
+    stream = zlib.decompressobj()
+    try:
+        png = stream.decompress(base64.b64decode(data), most)
+    except (ValueError, zlib.error) as error:
+        raise InputError(f"{where}: data is not the base64 of a zlib stream ({error})") from None
+    check(stream.eof, f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+            fits = picture.width <= width and picture.height <= height
+            covered = _covered(picture) if fits else None
+    except _FAULTS:
+        raise InputError(f"{where}: data holds no readable PNG") from None
+    if covered is None:
+        raise InputError(f"{where} is {picture.width}x{picture.height}, but its image {width}x{height}")
+    return covered
+
+
+def _covered(picture: Image.Image) -> np.ndarray:
+    """Where a PNG is not transparent, or not 0 if it has no transparency."""
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        return np.array(picture.convert("RGBA").getchannel("A")) > 0
+    return np.asarray(np.array(picture).reshape(picture.height, picture.width, -1).any(-1))
+
+
+def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None:
+    height, width = ids.shape
+    exterior = _corners(take(points, "exterior", list, where), f"{where}: exterior")
+    holes = points.get("interior", [])
+    check(isinstance(holes, list) and all(isinstance(hole, list) for hole in holes), f"{where}: interior must be lists")
+    interior = [_corners(hole, f"{where}: interior") for hole in holes]
+    if len(exterior) < 3:
+        return
+    place = rows, columns = window(exterior, (height, width))
+    scratch = np.zeros(ids[place].shape, np.uint8)  # a hole takes nothing away from what lies under the polygon
+    if scratch.size:
+        for outline, value in [(exterior, 1), *((hole, 0) for hole in interior if len(hole) >= 3)]:
+            cv2.fillPoly(scratch, [(outline - (columns.start, rows.start)).astype(np.int32)], value)
+        ids[place][scratch == 1] = label
+
+
+def _draw_rectangle(ids: np.ndarray, points: dict, label: int, where: str) -> None:
+    corners = _corners(take(points, "exterior", list, where), f"{where}: exterior")
+    check(len(corners) == 2, f"{where} must have two corners, not {len(corners)}")
+    (left, top), (right, bottom) = np.clip((corners.min(0), corners.max(0) + 1), 0, None).tolist()
+    ids[top:bottom, left:right] = label
+
+
+def _corners(values: list, where: str) -> np.ndarray:
+    """(n, 2) int64 x and y in pixels, n from 0."""
+    if not values:
+        return np.zeros((0, 2), np.int64)
+    points = numbers(values, where)
+    check(points.ndim == 2 and points.shape[1] == 2, f"{where} must be a list of x and y")
+    check_outline(points, where)
+    return np.rint(points).astype(np.int64)

@@ -1,0 +1,131 @@
+"""A Supervisely project: `meta.json`, and data sets of pictures and annotations.
+
+    ROOT/meta.json   ROOT/ds1/img/a.jpg   ROOT/ds1/ann/a.jpg.json
+
+A split is the data set of that name (`train`, `val` and the like), or else every picture with an image tag of that
+name. With neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
+"""
+
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.config import IGNORE, read_json
+from deeplab_jax.data.annotations import check_names, check_size, take
+from deeplab_jax.data.classes import Classes, Colour
+from deeplab_jax.data.dataset import Example, Files, draw_split, find_split
+from deeplab_jax.data.figures import draw_figure
+from deeplab_jax.data.pictures import list_images
+from deeplab_jax.errors import InputError, check
+
+BACKGROUND = ("background", "bg", "__bg__")
+VOID = "neutral"  # Supervisely's name for what is no class
+
+
+@dataclass(frozen=True)
+class FigureMasks:
+    """Masks drawn from annotation files, later figures on top of earlier ones."""
+
+    labels: Mapping[str, int]  # of titles: class id or IGNORE
+    shapes: Mapping[str, str]  # of titles: the shape of figures that do not say theirs
+
+    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+        where = str(example.source)
+        document = read_json(example.source)
+        said = take(document, "size", dict, where)
+        said = (take(said, "height", int, f"{where}: size"), take(said, "width", int, f"{where}: size"))
+        check_size(said, size, example.source, example.image)
+        ids = np.zeros(size, np.uint8)
+        for number, figure in enumerate(take(document, "objects", list, where)):
+            place = f"{where}: objects[{number}]"
+            title = take(figure, "classTitle", str, place)
+            check(title in self.labels, f"{place}: classTitle {reprlib.repr(title)} is no class of meta.json; add it")
+            shape = figure.get("geometryType") or self.shapes[title]
+            check(isinstance(shape, str), f"{place}: geometryType must be a text, not {reprlib.repr(shape)}")
+            draw_figure(ids, figure, shape, self.labels[title], place)
+        return ids
+
+
+def open(root: Path, split: str) -> Files:
+    """Background, then the classes in the order of meta.json. A class called neutral is void."""
+    meta = root / "meta.json"
+    if not meta.is_file():
+        raise InputError(f"{meta} is missing; --data.root must be the folder of a Supervisely project")
+    classes, read_mask = read_classes(read_json(meta), meta)
+    folders = sorted(folder for folder in root.iterdir() if (folder / "img").is_dir())
+    if not folders:
+        raise InputError(f"{root} holds no data set; there must be a folder with the folders img and ann")
+    own = find_split(root, split)
+    if own in folders:
+        folders = [own]
+    examples = [example for folder in folders for example in pair(folder)]
+    annotated = {example.source for example in examples}
+    unpaired = [path for folder in folders for path in sorted((folder / "ann").glob("*.json")) if path not in annotated]
+    if own not in folders:
+        others = [folder.name for name in ("train", "val", "test") if (folder := find_split(root, name)) in folders]
+        examples = choose(examples, others, root, split)
+    return Files(classes, examples, read_mask, unpaired)
+
+
+def pair(folder: Path) -> list[Example]:
+    """Every picture of a data set with its annotation file, whether it is there or not."""
+    return [Example(image, folder / "ann" / f"{image.name}.json") for image in list_images(folder / "img")]
+
+
+def choose(examples: list[Example], others: list[str], root: Path, split: str) -> list[Example]:
+    """Those tagged with the split, or a part by chance where none has a tag.
+
+    Raises:
+        InputError: where there are other tags only, or other splits, which are data sets.
+    """
+    tags = [read_tags(example.source) for example in examples]
+    found = sorted(set().union(*tags))
+    if split in found:
+        return [example for example, names in zip(examples, tags, strict=True) if split in names]
+    if found:
+        names = ", ".join(map(reprlib.repr, found))
+        raise InputError(f"{root} has neither a data set nor an image tag {split!r}; its images are tagged {names}")
+    if others:
+        raise InputError(f"{root / split} does not exist or is no folder; there is {', '.join(others)}")
+    return draw_split(examples, root, split)
+
+
+def read_tags(path: Path) -> set[str]:
+    document = read_json(path)
+    check(isinstance(document, dict), f"{path} must be an object with the key objects")
+    tags = take(document, "tags", list, str(path)) if "tags" in document else []
+    return {take(tag, "name", str, f"{path}: tags[{number}]") for number, tag in enumerate(tags)}
+
+
+def read_classes(document: Any, meta: Path) -> tuple[Classes, FigureMasks]:
+    """The classes, and what reads the masks. Raises InputError that names the file and what is wrong in it."""
+    names, palette = ["background"], [(0, 0, 0)]
+    labels: dict[str, int] = {}
+    shapes: dict[str, str] = {}
+    for number, record in enumerate(take(document, "classes", list, str(meta))):
+        where = f"{meta}: classes[{number}]"
+        title, colour = take(record, "title", str, where), read_colour(record, where)
+        check(title not in labels, f"{where} has the title {reprlib.repr(title)} of an earlier one; each needs its own")
+        shapes[title] = take(record, "shape", str, where)
+        if title.lower() == VOID:
+            labels[title] = IGNORE
+        elif title.lower() in BACKGROUND:
+            labels[title], palette[0] = 0, colour
+        else:
+            labels[title] = len(names)
+            names.append(title)
+            palette.append(colour)
+    check(len(names) > 1, f"{meta}: classes names no class besides background")
+    check_names(names, str(meta))
+    return Classes(tuple(names), tuple(palette)), FigureMasks(labels, shapes)
+
+
+def read_colour(record: Any, where: str) -> Colour:
+    text = take(record, "color", str, where)
+    check(re.fullmatch("#[0-9a-fA-F]{6}", text) is not None, f"{where}: color {reprlib.repr(text)} must be #RRGGBB")
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -1,0 +1,310 @@
+"""Builders of TensorFlow Datasets that were prepared as ArrayRecord; they are read without TensorFlow.
+
+    ROOT/NAME/[CONFIG/]VERSION/   features.json, dataset_info.json, *.array_record-*
+
+ROOT is what TFDS calls `data_dir`, or the folder of the version itself. `MASK.labels.txt` in that folder, where MASK is
+the key of the mask, holds the names of the classes: TFDS writes it for a LabeledImage, the user may for any other mask.
+"""
+
+import functools
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.classes import Classes, default_palette
+from deeplab_jax.data.dataset import Sample
+from deeplab_jax.data.formats import ade20k, cityscapes
+from deeplab_jax.data.formats.folder import read_class_names
+from deeplab_jax.data.pictures import size_of
+from deeplab_jax.errors import InputError, check
+
+IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
+MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
+FEATURES = "features.json"  # every prepared version has one
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the values of a builder's masks mean."""
+
+    key: str  # of the feature
+    classes: Classes
+    ids: Mapping[int, int]  # every value a mask may hold -> class id or IGNORE
+    in_red: bool = False  # whether masks are colour pictures with the value in the red channel
+
+
+def with_palette(names: Iterable[str]) -> Classes:
+    names = tuple(names)
+    return Classes(names, default_palette(len(names)))
+
+
+_, _CITY_NAMES, _CITY_COLOURS = zip(*cityscapes.CLASSES, strict=True)
+# scene_parse150 of TFDS has the masks of ADE20K's instances: red is the number of a thing, 0 for none, and green that
+# of the instance. These are the things in order, each by its place among the 150 classes of scene parsing, from 1.
+_THINGS = """
+8 9 11 13 15 16 19 20 21 23 24 25 28 31 32 33 34 36 37 38 39 40 42 43 44 45 46 48 50 51 54 56 57 58 59 63 65 66 67 68
+70 71 72 73 74 75 76 77 79 81 82 83 84 86 87 88 89 90 91 93 94 96 98 99 103 104 105 108 109 111 112 113 116 117 119 120
+121 122 124 125 126 127 128 130 131 133 134 135 136 137 138 139 140 143 144 145 147 148 149 150
+"""
+KNOWN = {
+    "cityscapes": Masks("segmentation_label", Classes(_CITY_NAMES, _CITY_COLOURS), cityscapes.LABEL_IDS),
+    "oxford_iiit_pet": Masks("segmentation_mask", with_palette(("pet", "background", "border")), {1: 0, 2: 1, 3: 2}),
+    "scene_parse150": Masks(
+        "annotation",
+        with_palette(ade20k.CLASSES[int(place) - 1] for place in _THINGS.split()),
+        {0: IGNORE} | {value: value - 1 for value in range(1, 101)},
+        in_red=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Records:
+    """The examples of a split as they are stored. A copy in another process opens the shards anew."""
+
+    source: Any  # TFDS's data source of serialised examples
+    features: Any  # TFDS's FeaturesDict of what is read of each
+    place: str  # the split and its folder, as messages name them
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Pictures as bytes of files and tensors as arrays, by key. Raises InputError for what cannot be read."""
+        skip = _import_tfds().decode.SkipDecoding
+        as_files = {key: skip() for key, feature in self.features.items() if _is_picture(feature)}
+        try:
+            stored = self.features.deserialize_example_np(self.source[index], decoders=as_files)
+            # A shard that was cut to its first block yields empty examples, and no error.
+            fault = "it is empty" if any(value is None for value in stored.values()) else ""
+        except Exception as error:  # of array_record, Protocol Buffers or TFDS, each of its own kind
+            stored, fault = {}, _first_line(error)
+        if fault:
+            raise InputError(
+                f"example {index} of {self.place} cannot be read ({fault}); copy its shard or prepare the builder anew"
+            )
+        return stored
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images and masks of a split."""
+
+    records: Records
+    image: str  # key of the feature
+    masks: Masks
+
+    @property
+    def classes(self) -> Classes:
+        return self.masks.classes
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        stored, place = self.records[index], f"of example {index} of {self.records.place}"
+        image = decode_image(stored[self.image], f"the image {place}")
+        values = decode_mask(stored[self.masks.key], f"the mask {place}", self.masks.in_red)
+        if image.shape[:2] != values.shape:
+            raise InputError(f"the mask {place} is {size_of(values)} but the image {size_of(image)}; prepare it anew")
+        ids = np.full(values.shape, IGNORE, np.uint8)
+        for value in np.unique(values[values != IGNORE]).tolist():
+            if value not in self.masks.ids:
+                raise InputError(
+                    f"the mask {place} holds the value {value}, which is none of its {len(self.classes)} classes; name "
+                    "every class or correct the mask"
+                )
+            ids[values == value] = self.masks.ids[value]
+        return Sample(image, ids, f"{index:06d}")
+
+
+def open(root: Path, split: str, name: str) -> Prepared:
+    """A split, or a slice of one in TFDS's syntax, of the builder NAME, NAME/CONFIG or NAME/CONFIG:VERSION.
+
+    `val` is also found as `validation`. Classes without names are numbered up to the largest value in any mask of the
+    builder, for which all of them are read once.
+    """
+    builder = open_builder(root, name)
+    features = dict(builder.info.features.items())
+    pictures = [key for key, feature in features.items() if _is_picture(feature)]
+    colour = [key for key in pictures if key in IMAGES or features[key].shape[-1] == 3]
+    image = choose("image of 3 channels", colour, IMAGES, builder)
+    if known := KNOWN.get(builder.info.name):
+        key = choose("mask", [key for key in features if key == known.key], (known.key,), builder)
+    else:
+        key = choose("mask", [key for key, f in features.items() if key != image and _is_mask(f)], MASKS, builder)
+    records = open_records(builder, split, (image, key))
+    return Prepared(records, image, known or find_masks(Path(builder.data_dir), key, features[key]))
+
+
+def open_builder(root: Path, name: str) -> Any:
+    """TFDS's builder. Raises InputError where there is none of that name, or not as ArrayRecord."""
+    named = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::(\d+\.\d+\.\d+))?", name)
+    if not named:
+        raise InputError(f"{name!r} names no TFDS builder; write NAME, NAME/CONFIG or NAME/CONFIG:1.0.0")
+    folder = root if (root / FEATURES).is_file() else find_version(root, *named.groups())
+    tfds = _import_tfds()
+    try:
+        builder = tfds.builder_from_directory(str(folder))
+        title, formats = builder.info.full_name, sorted(f.value for f in builder.info.available_file_formats())
+    except Exception as error:  # of JSON, Protocol Buffers or TFDS, each of its own kind
+        raise InputError(f"{folder} is no readable TFDS builder ({_first_line(error)}); prepare it anew") from None
+    if not {part for part in named.groups() if part} <= set(title.split("/")):
+        raise InputError(f"{folder} holds {title}, not {name}; name that or another folder")
+    if "array_record" not in formats:
+        raise InputError(
+            f"{folder} was prepared as {' and '.join(formats)}; prepare it anew in another folder, with TensorFlow: "
+            f'tfds.builder("{title.rpartition("/")[0]}", data_dir=FOLDER, file_format="array_record")'
+            ".download_and_prepare()"
+        )
+    return builder
+
+
+def find_version(root: Path, builder: str, config: str | None, version: str | None) -> Path:
+    """The folder of that version of a builder, or of its newest one."""
+    folder = root / builder
+    if config is None and not _versions(folder):
+        configs = sorted(path.name for path in folder.glob("*") if _versions(path))
+        if len(configs) > 1:
+            raise InputError(f"{folder} has the configs {', '.join(configs)}; name one, as in {builder}/{configs[0]}")
+        config = next(iter(configs), None)
+    folder /= config or ""
+    versions = _versions(folder)
+    if not versions:
+        raise InputError(
+            f"{folder} holds no version that TFDS prepared; --data.root must be the folder that TFDS calls data_dir, "
+            f"which holds {builder}"
+        )
+    if version and version not in versions:
+        raise InputError(f"{folder} has no version {version}; it has {', '.join(versions)}")
+    return folder / (version or versions[-1])
+
+
+def choose(what: str, possible: Sequence[str], usual: Sequence[str], builder: Any) -> str:
+    """The key of the feature that has a usual name, or is the only one possible. Raises InputError that names all."""
+    named = [key for key in usual if key in possible]
+    if not named and len(possible) != 1:
+        features = sorted(f"{key} ({type(f).__name__} {f.shape})" for key, f in builder.info.features.items())
+        raise InputError(
+            f"{builder.data_dir} must have one {what}, or one called {' or '.join(usual)}; it has {', '.join(features)}"
+        )
+    return (named or possible)[0]
+
+
+def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
+    """Raises InputError that names the splits there are, or a shard that is missing."""
+    tfds = _import_tfds()
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    splits = list(builder.info.splits)
+    found = split if "val" in splits else re.sub(r"\bval\b", "validation", split)
+    try:
+        source = builder.as_data_source(found, deserialize_method=raw, file_format="array_record")
+        shards = [shard.filename for shard in builder.info.splits[found].file_instructions]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{builder.data_dir} has no split {split!r}, but {', '.join(splits)} and slices such as train[:80%] "
+            f"({_first_line(error)})"
+        ) from None
+    for shard in shards:
+        if not Path(shard).is_file():
+            raise InputError(f"{shard} is missing; copy it there, or prepare the builder anew")
+    features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+    return Records(source, features, f"split {found!r} in {builder.data_dir}")
+
+
+def find_masks(folder: Path, key: str, feature: Any) -> Masks:
+    """Classes with the names that stand beside the shards, or numbered."""
+    names = folder / f"{key}.labels.txt"
+    if names.is_file():
+        classes = with_palette(read_class_names(names))
+    else:
+        count = getattr(feature, "num_classes", None) or largest_value(folder, key) + 1
+        check(count < IGNORE, f"{folder} has {count} classes; masks of 8 bits can hold {IGNORE - 1} and void")
+        classes = with_palette(f"class_{id}" for id in range(count))
+    return Masks(key, classes, {id: id for id in range(len(classes))})
+
+
+@functools.cache
+def largest_value(folder: Path, key: str) -> int:
+    """Of any mask of a builder, except IGNORE. Raises InputError where it cannot be that of a class."""
+    records = open_records(_import_tfds().builder_from_directory(str(folder)), "all", (key,))
+    largest = 0
+    for index in range(len(records)):
+        values = decode_mask(records[index][key], f"the mask of example {index} of {records.place}", in_red=False)
+        largest = max(largest, int(values.max(initial=0, where=values != IGNORE)))
+    if not 0 < largest < IGNORE:
+        raise InputError(
+            f"the masks {key} in {folder} hold values up to {largest}, besides {IGNORE} for void, which are no "
+            "class ids; prepare the builder anew with ids in its masks"
+        )
+    return largest
+
+
+def decode_image(data: bytes, place: str) -> np.ndarray:
+    """(h, w, 3) uint8 RGB. It is not turned by its EXIF tag: TFDS's own readers do not, so masks fit it as it is."""
+    picture = _open_picture(data, place)
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        raise InputError(f"{place} has {picture.mode} pixels; prepare the builder anew with 8 bits a channel")
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return np.array(picture.convert("RGB"))
+
+
+def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndarray:
+    """(h, w) integers: of a tensor, or of a picture of one channel or with indices of a palette; or its red channel."""
+    if isinstance(stored, np.ndarray):
+        return stored.reshape(stored.shape[:2]).astype(np.int64)
+    picture = _open_picture(stored, place)
+    if in_red and picture.mode == "RGB":
+        picture = picture.getchannel("R")
+    if picture.mode not in ("1", "L", "P", "I", "I;16"):
+        raise InputError(f"{place} is a {picture.mode} picture; prepare the builder anew with class ids in its masks")
+    return np.array(picture).astype(np.int64)
+
+
+def _open_picture(data: bytes, place: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError):
+        raise InputError(f"{place} cannot be read as a picture; prepare the builder anew without it") from None
+    return picture
+
+
+def _is_picture(feature: Any) -> bool:
+    return isinstance(feature, _import_tfds().features.Image)
+
+
+def _is_mask(feature: Any) -> bool:
+    """Whether it holds one integer for every pixel."""
+    if not _is_picture(feature) and not isinstance(feature, _import_tfds().features.Tensor):
+        return False
+    return (len(feature.shape) == 2 or feature.shape[2:] == (1,)) and np.dtype(feature.np_dtype).kind in "bui"
+
+
+def _versions(folder: Path) -> list[str]:
+    """The names of the prepared versions in a folder, the newest last."""
+    found = [path.parent.name for path in folder.glob(f"*/{FEATURES}")]
+    found = [name for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
+    return sorted(found, key=lambda name: [int(part) for part in name.split(".")])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _import_tfds() -> Any:
+    try:
+        import array_record  # noqa: F401
+        import tensorflow_datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(f"format tfds needs another package ({error}): pip install 'deeplab_jax[tfds]'") from None
+    return tensorflow_datasets

@@ -1,0 +1,79 @@
+"""What a data set holds: how often each class occurs, and what to weigh it with."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.dataset import Dataset, Sample
+from deeplab_jax.errors import InputError
+
+
+@dataclass
+class Statistics:
+    """Counts over the samples of one split that could be read."""
+
+    classes: Classes
+    images: int = 0
+    void: int = 0  # pixels without label
+    sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
+    void_images: int = 0  # that have pixels without label
+
+    def __post_init__(self):
+        self.pixels = np.zeros(len(self.classes), np.int64)  # of each class
+        self.occurrences = np.zeros(len(self.classes), np.int64)  # images with that class
+        self.around = np.zeros(len(self.classes), np.int64)  # labelled pixels of these images
+
+    def add(self, sample: Sample) -> None:
+        counts = np.bincount(sample.mask.ravel(), minlength=256)
+        found, void = counts[: len(self.classes)], int(counts[IGNORE])
+        self.images += 1
+        self.sizes[sample.mask.shape] += 1
+        self.void += void
+        self.void_images += void > 0
+        self.pixels += found
+        self.occurrences += found > 0
+        self.around += np.where(found > 0, found.sum(), 0)
+
+
+def read_all(dataset: Dataset, threads: int) -> Iterator[tuple[int, Sample | InputError]]:
+    """Every sample in order, or what is wrong with it."""
+
+    def read(index: int) -> tuple[int, Sample | InputError]:
+        try:
+            return index, dataset[index]
+        except InputError as error:
+            return index, error
+
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(dataset), 8 * threads):  # so that no more than these are in memory
+            yield from pool.map(read, range(first, min(first + 8 * threads, len(dataset))))
+
+
+def count(dataset: Dataset, threads: int, progress: Callable[[int], None] = lambda done: None) -> Statistics:
+    """Raises InputError for the first sample that cannot be used."""
+    statistics = Statistics(dataset.classes)
+    for index, sample in read_all(dataset, threads):
+        if isinstance(sample, InputError):
+            raise sample
+        statistics.add(sample)
+        progress(index + 1)
+    return statistics
+
+
+def balancing_weights(statistics: Statistics) -> tuple[float, ...]:
+    """Median frequency balancing (arXiv:1411.4734, section 6.3.2): the median class weighs 1, rarer ones more.
+
+    A class's frequency is its share of the labelled pixels of the pictures that it is in. Classes that never occur
+    weigh 0.
+    """
+    occurs = statistics.pixels > 0
+    frequency = np.where(occurs, statistics.pixels / np.maximum(statistics.around, 1), 0)
+    if not occurs.any():
+        raise InputError("no pixel of the training set has a label, so classes cannot be balanced")
+    weights = np.where(occurs, np.median(frequency[occurs]) / np.where(occurs, frequency, 1), 0)
+    return tuple(float(weight) for weight in weights)

@@ -67,15 +67,21 @@ class AugmentConfig:
     crop: tuple[int, int] = (256, 256)  # height, width of the training crop in pixels
     scale: tuple[float, float] = (0.5, 2.0)  # zoom, drawn log-uniformly
     flip: float = 0.5  # probability of a left-right mirror image
+    rotation: float = 0.0  # largest angle in degrees, either way
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # likewise
     saturation: float = 0.2  # likewise
+    hue: float = 0.0  # largest turn of all colours, as a share of the colour circle
+    blur: float = 0.0  # largest deviation of a Gaussian, in pixels of the crop
+    noise: float = 0.0  # largest deviation of Gaussian noise, as a share of white
 
     def __post_init__(self):
         check_finite(self)
         check(all(side >= 1 for side in self.crop), f"crop={self.crop} must be at least 1 pixel a side")
         check(0 < self.scale[0] <= self.scale[1], f"scale={self.scale} must be (smallest, largest), above 0")
-        for name in ("flip", "brightness", "contrast", "saturation"):
+        check(0 <= self.rotation <= 180, f"rotation={self.rotation} must be 0 to 180 degrees")
+        check(0 <= self.blur <= 20, f"blur={self.blur} must be 0 to 20 pixels")
+        for name in ("flip", "brightness", "contrast", "saturation", "hue", "noise"):
             check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} must be 0 to 1")
 
 

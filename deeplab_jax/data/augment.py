@@ -1,18 +1,22 @@
 """Random changes to pictures and masks, on the device, as a function of a key.
 
-All geometry is one 2x3 matrix from crop pixels to picture pixels, so scale, flip and crop cost one resampling:
-bilinear for the picture, nearest for the mask, grey and void outside.
+All geometry is one 2x3 matrix from crop pixels to picture pixels, so scale, rotation, flip and crop cost one
+resampling: bilinear for the picture, nearest for the mask, grey and void outside.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from deeplab_jax.config import IGNORE, AugmentConfig, PreprocessConfig
 
 Matrix = Float[Array, "3 3"]
+
+YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], np.float32)  # of RGB
+GREY = YIQ[0]
 
 
 def augment(
@@ -41,7 +45,7 @@ def normalise(images: Float[Array, "b h w 3"], config: PreprocessConfig) -> Floa
 
 def draw_geometry(key: Key[Array, ""], size: tuple[int, int], config: AugmentConfig) -> Float[Array, "2 3"]:
     """The matrix that takes (x, y, 1) in the crop to (x, y) in the picture; pixel centres lie at halves."""
-    zoom_key, flip_key, place_key = jax.random.split(key, 3)
+    zoom_key, flip_key, place_key, turn_key = jax.random.split(key, 4)
     height, width = size
     zoom = jnp.exp(jax.random.uniform(zoom_key, minval=jnp.log(config.scale[0]), maxval=jnp.log(config.scale[1])))
     # The crop lies anywhere inside the scaled picture, or the scaled picture anywhere inside the crop.
@@ -49,11 +53,21 @@ def draw_geometry(key: Key[Array, ""], size: tuple[int, int], config: AugmentCon
     corner = jax.random.uniform(place_key, (2,)) * room
     flipped = jax.random.bernoulli(flip_key, config.flip)
     mirror = jnp.where(flipped, scaling(-1, 1).at[0, 2].set(width), jnp.eye(3))
-    return (mirror @ scaling(1 / zoom, 1 / zoom) @ translation(corner[0], corner[1]))[:2]
+    matrix = mirror @ scaling(1 / zoom, 1 / zoom) @ translation(corner[0], corner[1])
+    if config.rotation:
+        angle = jnp.deg2rad(config.rotation) * jax.random.uniform(turn_key, minval=-1.0, maxval=1.0)
+        y, x = config.crop[0] / 2, config.crop[1] / 2
+        matrix = matrix @ translation(x, y) @ rotation(angle) @ translation(-x, -y)
+    return matrix[:2]
 
 
 def scaling(x, y) -> Matrix:
     return jnp.diag(jnp.array([x, y, 1.0]))
+
+
+def rotation(angle) -> Matrix:
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    return jnp.eye(3).at[:2, :2].set(jnp.array([[cosine, -sine], [sine, cosine]]))
 
 
 def translation(x, y) -> Matrix:
@@ -87,14 +101,42 @@ def resample(
 
 
 def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
-    """Brightness, contrast and saturation, each by a random factor around 1."""
-    factor = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
-    brightness, contrast, saturation = jax.random.split(key, 3)
-    image = image * (1 + config.brightness * factor(brightness))
-    image = blend(image.mean(), image, 1 + config.contrast * factor(contrast))
-    grey = image @ jnp.array([0.299, 0.587, 0.114])
-    image = blend(grey[..., None], image, 1 + config.saturation * factor(saturation))
-    return image.clip(0, 1)
+    """Brightness, contrast and saturation by random factors around 1, then hue, blur and noise where they are set."""
+    around = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+    keys = iter(jax.random.split(key, 7))
+    image = image * (1 + config.brightness * around(next(keys)))
+    image = blend(image.mean(), image, 1 + config.contrast * around(next(keys)))
+    grey = image @ GREY
+    image = blend(grey[..., None], image, 1 + config.saturation * around(next(keys)))
+    hue, blur, level, noise = keys
+    if config.hue:
+        image = image @ turn_colours(2 * jnp.pi * config.hue * around(hue))
+    image = image.clip(0, 1)
+    if config.blur:
+        image = gaussian_blur(image, config.blur * jax.random.uniform(blur), config.blur)
+    if config.noise:
+        deviation = config.noise * jax.random.uniform(level)
+        image = (image + deviation * jax.random.normal(noise, image.shape)).clip(0, 1)
+    return image
+
+
+def turn_colours(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
+    """The matrix for RGB rows that turns colours by an angle around grey, in the plane of equal luminance (YIQ)."""
+    cosine, sine, one, zero = jnp.cos(angle), jnp.sin(angle), jnp.ones(()), jnp.zeros(())
+    turn = jnp.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine]).reshape(3, 3)
+    return YIQ.T @ turn.T @ np.linalg.inv(YIQ).T
+
+
+def gaussian_blur(image: Float[Array, "h w 3"], deviation: Float[Array, ""], most: float) -> Float[Array, "h w 3"]:
+    """Of any deviation up to `most` pixels; the edge is repeated outwards."""
+    reach = max(int(np.ceil(3 * most)), 1)
+    weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1) / jnp.maximum(deviation, 1e-3)) ** 2)
+    weights /= weights.sum()
+    for axis in (0, 1):
+        padded = jnp.pad(image, [(reach, reach) if axis == a else (0, 0) for a in range(3)], mode="edge")
+        shifted = (jax.lax.slice_in_dim(padded, i, i + image.shape[axis], axis=axis) for i in range(2 * reach + 1))
+        image = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), jnp.zeros_like(image))
+    return image
 
 
 def blend(base, image, factor):

@@ -70,8 +70,9 @@ def train(arguments: Sequence[str]) -> None:
         """
         from deeplab_jax.train import loop
 
-        best = loop.train(config, out)
-        say(f"best validation mIoU {best:.4f}; package: {out / 'package'}; curves: {out / 'curves.png'}")
+        best = loop.train(config, out).best or 0.0
+        figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
+        say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
 
     tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
 
@@ -350,7 +351,7 @@ def main() -> int:
     except OSError as error:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; the same command goes on" if name in ("train", "demo") else "interrupted")
-        return 130
+        return getattr(error, "exit_status", 130)
     return 0

@@ -157,17 +157,24 @@ class OptimConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 10_000
+    epochs: float | None = None  # instead of steps; the last batch of an epoch is filled from the next one
     batch_size: int = 16  # global, over all devices
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions; weights, statistics and loss stay float32
     rematerialise: bool = False  # compute features again in the backward pass: slower, with far less memory
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
+    validate_epochs: float | None = None  # instead of validate_every; 0.25: four times an epoch
+    best_by: Literal["miou", "loss"] = "miou"  # which validation gives the package: largest mIoU, or smallest loss
+    patience: int | None = None  # validations without a better one, after which the run ends
     save_every: int = 500  # steps; also at the last one
     seed: int = 0
 
     def __post_init__(self):
         for name in ("steps", "log_every", "validate_every", "save_every"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("epochs", "validate_epochs", "patience"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < float("inf"), f"{name}={value} must be positive")
         check(
             self.batch_size >= 2,
             f"batch_size={self.batch_size} must be at least 2: BatchNorm of a single pooled value gives nothing",

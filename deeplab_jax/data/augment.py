@@ -124,7 +124,7 @@ def turn_colours(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
     """The matrix for RGB rows that turns colours by an angle around grey, in the plane of equal luminance (YIQ)."""
     cosine, sine, one, zero = jnp.cos(angle), jnp.sin(angle), jnp.ones(()), jnp.zeros(())
     turn = jnp.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine]).reshape(3, 3)
-    return YIQ.T @ turn.T @ np.linalg.inv(YIQ).T
+    return jnp.asarray(YIQ.T) @ turn.T @ jnp.asarray(np.linalg.inv(YIQ).T)
 
 
 def gaussian_blur(image: Float[Array, "h w 3"], deviation: Float[Array, ""], most: float) -> Float[Array, "h w 3"]:

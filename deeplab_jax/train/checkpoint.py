@@ -1,17 +1,34 @@
 """Checkpoints of a run. The only file that imports Orbax."""
 
 import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from deeplab_jax.errors import InputError
 from deeplab_jax.train.step import TrainState
 
 
+@dataclass
+class Progress:
+    """What a run knows of itself besides its state."""
+
+    best: float | None = None  # of validations: mIoU, or the loss negated
+    without_gain: int = 0  # validations since the best one
+    losses: list[Any] = field(default_factory=list)  # of the steps since the last record of them
+
+    def is_better(self, score: float) -> bool:
+        """Whether a validation is the best so far; it is taken note of."""
+        better = self.best is None or score > self.best
+        self.best, self.without_gain = (score, 0) if better else (self.best, self.without_gain + 1)
+        return better
+
+
 class Checkpoints:
-    """The newest two states of a run, each with a few plain figures beside it.
+    """The newest two states of a run and its progress.
 
     Orbax writes into a temporary folder and renames it when it is whole: a killed run leaves the last one readable.
     """
@@ -20,23 +37,58 @@ class Checkpoints:
         for left_by_a_killed_run in folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(left_by_a_killed_run)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._folder = folder
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
-    def save(self, state: TrainState, figures: dict[str, Any]) -> None:
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Nothing where that step is saved already. Raises InputError where it cannot be, such as on a full disk."""
         step = int(state.step)
-        if step not in self._manager.all_steps():
-            items = ocp.args.Composite(state=ocp.args.StandardSave(state), figures=ocp.args.JsonSave(figures))
+        if step in self._manager.all_steps():
+            return
+        progress.losses[:] = map(float, progress.losses)
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(asdict(progress)))
+        before = self._manager.latest_step()
+        try:
             self._manager.save(step, args=items)
+        except (OSError, ValueError, RuntimeError) as error:  # of the file system, by way of TensorStore or not
+            kept = f"the one of step {before} is whole" if before is not None else "there is none yet"
+            raise InputError(
+                f"{self._folder}: the checkpoint of step {step} cannot be written ({_first_line(error)}); {kept}. Make "
+                "room and run the same command again"
+            ) from None
 
-    def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state, laid out like the given one, and its figures; None where there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+    def restore(self, state: TrainState) -> tuple[TrainState, Progress, list[str]] | None:
+        """The newest state that can be read, laid out like the given one, its progress, and what to say of newer ones.
+
+        None where there is no checkpoint. Those that cannot be read are removed once an older one is.
+
+        Raises:
+            InputError: where there are some and none can be read.
+        """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), figures=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return TrainState(*restored["state"]), restored["figures"]
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._manager.restore(step, args=items)
+                found, progress = TrainState(*restored["state"]), Progress(**restored["progress"])
+            except Exception as error:  # damage has as many kinds as there are files in a checkpoint
+                damaged[step] = _first_line(error)
+                continue
+            for newer in damaged:
+                self._manager.delete(newer)
+            return found, progress, [f"warning: the checkpoint of step {n} is damaged ({damaged[n]})" for n in damaged]
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise InputError(
+                f"{self._folder}: no checkpoint can be read (of step {step}: {reason}); put a copy back, or remove the "
+                "folder to begin again"
+            )
+        return None
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

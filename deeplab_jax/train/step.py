@@ -10,12 +10,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int
 
-from deeplab_jax.config import IGNORE, Experiment, OptimConfig
+from deeplab_jax.config import Experiment, OptimConfig
 from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import KEPT
 from deeplab_jax.models.weights import abstract_model
-from deeplab_jax.train.losses import make_loss
+from deeplab_jax.train.losses import make_loss, pick, valid_and_chosen
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
 from deeplab_jax.train.start import continue_training, transfer_learning
@@ -96,7 +96,7 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
             return loss, nnx.state(model, nnx.BatchStat)
 
         if config.train.rematerialise:
-            loss_of = jax.checkpoint(loss_of, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+            loss_of = keeping_features_only(loss_of)
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
@@ -104,6 +104,11 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
         return TrainState(state.step + 1, params, stats, moments, average), {"loss": loss}
 
     return train_step
+
+
+def keeping_features_only(function: Callable) -> Callable:
+    """Computes again, in the backward pass, all but the features between the encoder's units."""
+    return jax.checkpoint(function, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
 
 
 def kernels_in(dtype: jnp.dtype, params: nnx.State) -> nnx.State:
@@ -118,16 +123,21 @@ def moving_average(state: TrainState, new: tuple[nnx.State, nnx.State], decay: f
 
 
 def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
-    """(state, batch) -> (classes, classes) confusion matrix of the batch, truth by prediction."""
+    """(state, batch) -> sums over the batch's valid pixels.
+
+    `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are.
+    """
     classes = config.model.num_classes
 
     @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
-    def eval_step(state: TrainState, batch: dict[str, Array]) -> Int[Array, "classes classes"]:
+    def eval_step(state: TrainState, batch: dict[str, Array]) -> dict[str, Array]:
         images = normalise(batch["image"].astype(jnp.float32) / 255, config.preprocess)
-        prediction = eval_model(graph, state)(images).argmax(-1)
-        truth = batch["mask"].astype(jnp.int32)
-        index = jnp.where(truth == IGNORE, classes**2, truth * classes + prediction)
-        return jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
+        logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
+        valid, chosen = valid_and_chosen(truth)
+        index = jnp.where(valid, chosen * classes + logits.argmax(-1), classes**2)
+        confusion = jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
+        losses = -pick(jax.nn.log_softmax(logits), chosen)
+        return {"confusion": confusion, "loss": jnp.where(valid, losses, 0).sum(), "pixels": valid.sum()}
 
     return eval_step
 

@@ -58,11 +58,16 @@ class Tracker:
         if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
             self.say(f"step {step} of {self._steps}: {shown}")
 
-    def validate(self, step: int, result: Scores) -> None:
+    def validate(self, step: int, result: Scores, loss: float) -> None:
         """Figures of a validation; its time does not count against images/s."""
-        figures = {"miou": result.miou, "mean_accuracy": result.mean_accuracy, "pixel_accuracy": result.pixel_accuracy}
+        figures = {
+            "loss": loss,
+            "miou": result.miou,
+            "mean_accuracy": result.mean_accuracy,
+            "pixel_accuracy": result.pixel_accuracy,
+        }
         self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
-        self.say(f"step {step}: validation mIoU {result.miou:.4f}")
+        self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {loss:.4f}")
         draw_curves(self._records, self._folder / "curves.png")
         self._last = (step, time.perf_counter())
 

@@ -1,0 +1,212 @@
+"""Runs that survive: signals, kills, damaged checkpoints, a full disk; and runs that end early."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from conftest import changed
+from deeplab_jax.config import StartConfig, TrainConfig, to_dict
+from deeplab_jax.data.classes import Classes, default_palette
+from deeplab_jax.errors import InputError
+from deeplab_jax.train import loop
+from deeplab_jax.train.checkpoint import Checkpoints, Progress
+from deeplab_jax.train.interruption import Interrupted
+from deeplab_jax.train.loop import train
+from deeplab_jax.train.mesh import make_shardings
+from deeplab_jax.train.run import fit_to_data
+from deeplab_jax.train.step import init_state
+from deeplab_jax.train.track import Tracker, read_records
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path, number):
+    run = tmp_path / "run"
+
+    def interrupt(self, step, figures):
+        if step == 5:
+            signal.raise_signal(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "train", interrupt)
+        before = signal.getsignal(number)
+        with pytest.raises(Interrupted) as error:
+            train(changed(tiny_experiment, save_every=100), run)
+    assert error.value.exit_status == 128 + number
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["5"]
+    assert signal.getsignal(number) is before
+
+
+def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
+    """Also where the interval of the log does not divide that of the checkpoints."""
+    experiment = changed(tiny_experiment, steps=6, log_every=5, save_every=3, validate_every=6)
+    train(experiment, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / "6")
+    train(experiment, tmp_path / "broken")
+    whole, broken = ([(r["step"], r.get("loss")) for r in read_records(tmp_path / n)] for n in ("whole", "broken"))
+    assert whole == broken
+
+
+def saved_states(experiment, folder, steps=(1, 2)):
+    """Checkpoints of a few steps, and a state to restore into."""
+    _, state = init_state(experiment, make_shardings())
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        state = state._replace(step=state.step * 0 + step)
+        checkpoints.save(state, Progress(0.25, 1, [1.5]))
+    checkpoints.close()
+    return state
+
+
+def test_checkpoints_restore_every_bit(tiny_experiment, tmp_path):
+    state = saved_states(tiny_experiment, tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    restored, progress, notes = checkpoints.restore(init_state(tiny_experiment, make_shardings())[1])
+    checkpoints.close()
+    assert (progress, notes) == (Progress(0.25, 1, [1.5]), [])
+    for old, new in zip(*(jax.tree.leaves(s) for s in (state, restored)), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "a file cut short": lambda step: cut(max(step.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)),
+    "every file cut short": lambda step: [cut(path) for path in step.rglob("*") if path.is_file()],
+    "a folder missing": lambda step: shutil.rmtree(step / "state"),
+    "no progress": lambda step: shutil.rmtree(step / "progress"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_experiment, tmp_path, damage):
+    state = saved_states(tiny_experiment, tmp_path)
+    DAMAGE[damage](tmp_path / "2")
+    checkpoints = Checkpoints(tmp_path)
+    restored, _, notes = checkpoints.restore(state)
+    assert int(restored.step) == 1
+    assert notes[0].startswith("warning: the checkpoint of step 2 is damaged (")
+    checkpoints.save(restored._replace(step=restored.step + 1), Progress())
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+    DAMAGE[damage](tmp_path / "1")
+    DAMAGE[damage](tmp_path / "2")
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(InputError, match=r"no checkpoint can be read \(of step 2: .*; put a copy back, or remove"):
+        checkpoints.restore(state)
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_path):
+    """A limit on the size of files stands in for it: writing fails half-way, with an error of the system."""
+    state = saved_states(tiny_experiment, tmp_path, steps=(1,))
+    checkpoints = Checkpoints(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"step 2 cannot be written \(.*\); the one of step 1 is whole. Make room"):
+            checkpoints.save(state._replace(step=state.step + 1), Progress())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    restored, _, notes = checkpoints.restore(state)
+    checkpoints.close()
+    assert (int(restored.step), notes) == (1, [])
+
+
+def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, capsys):
+    """Figures are made up: the second of four is the best, and two without a gain follow."""
+    experiment = changed(tiny_experiment, steps=12, validate_every=2, save_every=100, patience=2)
+    made_up, true_scores = iter([0.2, 0.4, 0.3, 0.3]), loop.scores
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "scores", lambda *arguments: replace(true_scores(*arguments), miou=next(made_up)))
+        progress = train(experiment, tmp_path / "run")
+    assert (progress.best, progress.without_gain) == (0.4, 2)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
+    assert "no better validation in 2: stopped after step 8" in capsys.readouterr().out
+    train(experiment, tmp_path / "run")  # it stays ended
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
+
+
+@pytest.mark.parametrize("best_by", ["miou", "loss"])
+def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_by):
+    experiment = changed(tiny_experiment, steps=10, validate_every=2, best_by=best_by)
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
+        progress = train(experiment, tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    found = [(n + 1, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]
+    better = max if best_by == "miou" else min
+    expected = [n for i, (n, value) in enumerate(found) if all(better(value, v) != v for _, v in found[:i])]
+    assert saved == expected
+    assert abs(progress.best) == pytest.approx(better(value for _, value in found))
+
+
+def test_epochs_and_parts_of_them_become_steps(tiny_experiment):
+    classes = Classes(("a", "b", "c", "d", "e"), default_palette(5))
+    experiment = changed(tiny_experiment, batch_size=8, epochs=2.5, validate_epochs=0.25)
+    fitted = fit_to_data(experiment, classes, 100).train
+    assert (fitted.steps, fitted.validate_every) == (31, 3)
+    assert (fitted.epochs, fitted.validate_epochs) == (None, None)
+    for fields in ({"epochs": 0.0}, {"validate_epochs": -1.0}, {"patience": 0}):
+        (name,) = fields
+        with pytest.raises(InputError, match=f"{name}={fields[name]} must be positive"):
+            TrainConfig(**fields)
+
+
+def start(experiment: Path, run: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "deeplab_jax", "train", str(experiment), "--out", str(run)]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
+    recipe = tmp_path / "tiny.py"
+    experiment = changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)
+    config = json.dumps(to_dict(replace(experiment, start=StartConfig(tiny_package))))
+    recipe.write_text(
+        "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
+        f"config = from_dict(Experiment, json.loads({config!r}))\n"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(recipe, whole).wait(timeout=300) == 0
+
+    step = random.randrange(5, 38)
+    process = start(recipe, broken)
+    while process.poll() is None and not any(record["step"] >= step for record in read_records(broken)):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the run was over before step {step}"
+    assert start(recipe, broken).wait(timeout=300) == 0, f"killed at step {step}"
+
+    for name, array in load_file(whole / "package" / "weights.safetensors").items():
+        np.testing.assert_array_equal(array, load_file(broken / "package" / "weights.safetensors")[name], f"{step}")
+    losses = [[(r["step"], r["loss"]) for r in read_records(run) if r["split"] == "train"] for run in (whole, broken)]
+    assert losses[0] == losses[1], f"killed at step {step}"
+    states = []
+    for run in (whole, broken):
+        checkpoints = Checkpoints(run / "checkpoints")
+        template = init_state(tiny_experiment, make_shardings(jax.devices()[:1]))[1]
+        states.append(checkpoints.restore(template)[0])
+        checkpoints.close()
+    for one, two in zip(*(jax.tree.leaves(state) for state in states), strict=True):
+        np.testing.assert_array_equal(one, two, f"killed at step {step}")

@@ -9,9 +9,9 @@ from flax import nnx
 
 from converters import smp, tf_deeplab, timm, torchvision
 from converters.files import Weights, has, read_weights
-from converters.tf_files import atrous_rates_in, read_tf
+from converters.tf_files import atrous_rates_in, averages_in, read_tf
 from converters.torch_pickle import plain
-from deeplab_jax.architecture import ASPPConfig, DPCConfig, ModelConfig, ResNetConfig, XceptionConfig
+from deeplab_jax.architecture import ASPPConfig, DPCConfig, MobileNetV2Config, ModelConfig, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import voc
 from deeplab_jax.errors import InputError
@@ -71,8 +71,9 @@ ANCHORS = {  # names that only models of that source have
 
 def read_torch_weights(source: str, path: Path) -> Weights:
     weights = read_weights(path, ANCHORS[source])
+    names = [*weights.tensors, *weights.beside]
     for other in ("smp", "torchvision"):
-        if other != source and has(ANCHORS[other], [*weights.tensors, *weights.beside]):
+        if other != source and has(ANCHORS[other], names) and (source == "timm" or not has(ANCHORS[source], names)):
             raise InputError(f"{path} holds weights of {other}; convert them with: deeplab convert {other} {path}")
     return weights
 
@@ -119,7 +120,9 @@ def from_torchvision(path: Path, options: Options) -> Converted:
 
 def from_timm(path: Path, options: Options) -> Converted:
     read = read_torch_weights("timm", path)
-    encoder = timm.infer_encoder(read.tensors) if options.encoder is None else options.encoder
+    encoder = first(options.encoder, timm.recorded_encoder(read.recorded, read.tensors))
+    said = timm.recorded_normalisation(read.recorded)
+    options = replace(options, mean=first(options.mean, said.get("mean")), std=first(options.std, said.get("std")))
     preset = smp.PRESETS[options.architecture or "DeepLabV3Plus"]
     config = preset(
         encoder,
@@ -131,12 +134,13 @@ def from_timm(path: Path, options: Options) -> Converted:
     classifier = timm.load_encoder(model, read.tensors)
     model.eval()
     preprocess = torch_preprocessing(config, options, (512, 512))
-    assumed = defaults_taken(encoder=options.encoder, mean=options.mean, std=options.std)
+    known = first(options.encoder, read.recorded.get("architecture"))
+    assumed = defaults_taken(encoder=known, mean=options.mean, std=options.std)
     return Converted(model, read.tensors, encoder, preprocess, None, [*read.beside, *classifier], read.key, assumed)
 
 
 def from_tf(path: Path, options: Options) -> Converted:
-    variables = read_tf(path)
+    variables, beside = read_tf(path), averages_in(path)
     found = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
     stride = first(options.output_stride, found.output_stride)
     rates = first(options.atrous_rates, found.atrous_rates)
@@ -146,15 +150,14 @@ def from_tf(path: Path, options: Options) -> Converted:
         tf_deeplab.check_cell(config.aspp, found.cell)
     model = tf_deeplab.from_variables(variables, config)
     atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.rates)
-    beta = isinstance(config.encoder, ResNetConfig) and bool(config.encoder.deep_stem)
     assumed = defaults_taken(
         output_stride=stride,
         atrous_rates=rates if atrous else (),
-        multi_grid=multi_grid if beta else (),
+        multi_grid=() if isinstance(config.encoder, MobileNetV2Config) else multi_grid,
     )
     encoder, _ = tf_deeplab.infer_variant(variables)
     preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
-    return Converted(model, variables, encoder, preprocess, voc_names(config), [], assumed=assumed)
+    return Converted(model, variables, encoder, preprocess, voc_names(config), beside, assumed=assumed)
 
 
 SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
@@ -179,6 +182,8 @@ def convert(source: str, path: Path, options: Options) -> Converted:
         option = f"--{name.replace('_', '-')}"
         if name in FIXED[source] and value is not None:
             raise InputError(f"{option} cannot be chosen for {source} weights; leave it out")
+        if name in ("mean", "std") and value is not None and not all(0 <= channel <= 1 for channel in value):
+            raise InputError(f"{option} is for pictures of 0 to 1, so must be 0 to 1; divide the numbers by 255")
         if value == ():
             raise InputError(f"{option} needs at least one value; leave it out for what is recorded or usual")
     try:

@@ -1,7 +1,7 @@
 """Reads weight files and folders. Weights are data: nothing in a file is ever executed."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from deeplab_jax.config import read_json
 from deeplab_jax.errors import InputError
 
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")  # what save_pretrained writes, new and old
-CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "weights", "net")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|module)\.")  # torch.compile and DataParallel put them into names
-USUAL_PREFIXES = {"", "model.", "net.", "network."}
+# Copies of a model that are not the model: found by their key in a checkpoint, or by the prefix of their names.
+COPIES = re.compile(r"(^|.*[^a-z])(ema|swa|avg|averaged?|shadow|teacher|momentum|target|grads?)([^a-z].*|$)")
 
 # What training scripts keep beside a model's own weights.
 EXTRAS = re.compile(
     r"(.*normali[sz][^.]*\.)?(mean|std|pixel_mean|pixel_std)|[^.]*(loss|criterion|metric)[^.]*(\..*)?"
-    r"|classification_head\..*|(.*\.)?total_(ops|params)"
+    r"|classification_head\..*|(.*\.)?total_(ops|params)|n_averaged"
 )
 
 
@@ -78,17 +78,19 @@ def _state_dict(content: Any, anchor: str) -> tuple[str, dict[str, Any], list[st
         holds = f"; it holds {keys}" if keys else ""
         raise InputError(f"is not a state dict (names -> tensors){holds}; save model.state_dict() and convert that")
     models = [key for key in found if has(anchor, found[key])]
-    usual = [key for key in models if set(key.split(".")) <= {"", *CHECKPOINT_KEYS}]
-    if len(models) > 1 and not usual:
-        raise InputError(f"holds several models ({', '.join(map(plain, models))}); save one of them alone")
-    chosen = min(usual, key=_rank) if usual else models[0] if models else max(found, key=lambda key: len(found[key]))
+    chosen = _only_model(models) if models else max(found, key=lambda key: len(found[key]))
     tensors = {name: value for name, value in found[chosen].items() if _is_tensor(value)}
     rest = [name for name in found[chosen] if name not in tensors and name not in found]
     return chosen, tensors, [*(key for key in found if key not in ("", chosen)), *rest]
 
 
-def _rank(key: str) -> list[int]:
-    return [CHECKPOINT_KEYS.index(part) for part in key.split(".") if part]
+def _only_model(places: Collection[str]) -> str:
+    """Of the keys or prefixes under which there is a model. Raises InputError unless all others are copies of it."""
+    originals = [place for place in places if not COPIES.fullmatch(place)] or list(places)
+    if len(originals) > 1:
+        names = ", ".join(plain(place) or "the top" for place in sorted(places))
+        raise InputError(f"holds several models (under {names}); save one of them alone")
+    return originals[0]
 
 
 def _dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -111,11 +113,7 @@ def _unwrap(weights: Mapping[str, Any], anchor: str) -> tuple[dict[str, Any], li
     """The weights of the model alone without their prefix, and the names of what training scripts keep beside it."""
     bare = {name: WRAPPERS.sub("", name) for name in weights}
     prefixes = {match[1] for name in bare.values() if (match := re.fullmatch(rf"((?:.*\.)?){anchor}", name))}
-    usual = prefixes & USUAL_PREFIXES
-    if len(usual) > 1 or (len(prefixes) > 1 and not usual):  # an average or a teacher beside the model has its own
-        names = ", ".join(plain(prefix) or "no prefix" for prefix in sorted(prefixes))
-        raise InputError(f"holds several models (under {names}); save one of them alone")
-    prefix = min(usual or prefixes, default="")
+    prefix = _only_model(prefixes) if prefixes else ""
     others = tuple(other for other in prefixes if other != prefix)
     own, beside = {}, []
     for name, value in weights.items():

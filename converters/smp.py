@@ -7,12 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from converters import rules, torch_encoders
+from converters import rules, timm, torch_encoders
 from deeplab_jax.architecture import ASPPConfig, ModelConfig
 from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 
+ARCHITECTURES = {
+    *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet"),
+    *("Segformer", "DPT"),
+}
+SETTINGS = {  # what `save_pretrained` writes of a DeepLab
+    *("_model_class", "activation", "aux_params", "classes", "decoder_aspp_dropout", "decoder_aspp_separable"),
+    *("decoder_atrous_rates", "decoder_channels", "encoder_depth", "encoder_name", "encoder_output_stride"),
+    *("encoder_weights", "in_channels", "upsampling", "drop_path_rate", "drop_rate"),
+}
 BRANCHES = 3  # atrous ones, in every model of smp's
 PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deeplabv3plus}
 
@@ -54,8 +63,8 @@ V3PLUS_HEAD = (
 
 def names(config: ModelConfig) -> rules.Rules:
     """Our module names and smp's. Raises InputError where smp cannot build this model."""
-    timm = encoder_name(config).startswith("tu-")
-    encoder = torch_encoders.names(config.encoder, "encoder.model." if timm else "encoder.", flat=True)
+    prefix = "encoder.model." if encoder_name(config).startswith("tu-") else "encoder."
+    encoder = torch_encoders.names(config.encoder, prefix, flat=True)
     branches = len(config.aspp.rates)
     if config.decoder:
         return *encoder, *aspp("decoder.aspp.0", branches), *V3PLUS_HEAD
@@ -145,6 +154,8 @@ def infer_config(
         "decoder_atrous_rates": atrous_rates,
     }
     chosen = defaults | settings | {name: value for name, value in chosen.items() if value is not None}
+    if "encoder" in settings and chosen["encoder"].startswith("tu-"):
+        chosen["encoder"] = f"tu-{timm.plain_name(chosen['encoder'].removeprefix('tu-'))}"
     rules.check_rates(chosen["decoder_atrous_rates"], BRANCHES)
     if "encoder" not in settings and encoder is None:
         chosen["encoder"] = infer_encoder(state_dict)
@@ -167,8 +178,12 @@ def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
     if depth != 5:
         raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
     full = 4 if plus else recorded.get("encoder_output_stride", 8)  # brings the logits to the picture's size
-    if recorded.get("_model_class") not in (None, "DeepLabV3Plus" if plus else "DeepLabV3"):
+    others = ARCHITECTURES - {"DeepLabV3Plus" if plus else "DeepLabV3"}
+    if recorded.get("_model_class") in others:
         raise InputError(f"config.json: _model_class {recorded['_model_class']!r} is not what the weights are of")
+    unknown = [name for name, value in recorded.items() if name not in SETTINGS and value is not None]
+    if unknown:  # such as act_layer, which smp hands on to timm: the same tensors, another network
+        raise InputError(f"config.json: {unknown[0]} {recorded[unknown[0]]!r} is not supported")
     stride = recorded.get("encoder_output_stride")
     if stride not in (None, 8, 16):
         raise InputError(f"config.json: encoder_output_stride {stride!r} is not supported; only 8 and 16 are")
@@ -189,11 +204,11 @@ def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
 
 def infer_encoder(state_dict: Mapping[str, Any]) -> str:
     """The encoder's name. Raises InputError for one that is not known."""
-    timm = any(name.startswith("encoder.model.") for name in state_dict)
-    name = torch_encoders.infer(state_dict, "encoder.model." if timm else "encoder.")
+    by_timm = any(name.startswith("encoder.model.") for name in state_dict)
+    name = torch_encoders.infer(state_dict, "encoder.model." if by_timm else "encoder.")
     if name is None:
         raise InputError(f"the encoder of these weights is none of {', '.join(presets.SMP_ENCODERS)}")
-    return f"tu-{name}" if timm else name
+    return f"tu-{name}" if by_timm else name
 
 
 def modernise(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ TRAINING_STATE = re.compile(
     r".*/(Momentum|ExponentialMovingAverage|Adam(_1)?|RMSProp(_1)?|[^/]*_power)|(global_)?step|learning_rate|beta[12]_power",
     re.DOTALL,
 )
+AVERAGE = "/ExponentialMovingAverage"
 VARIABLES = {"weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance"}
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 MAX_RATE = 1024
@@ -64,19 +65,14 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: that names the file, why it cannot be used and what to do.
     """
-    with _explained(path):
-        if path.suffix == ".npz":
-            variables = _read_npz(path)
-        elif path.suffix == ".pb":
-            variables = _read_graph(path)
-        else:
-            variables = _read_checkpoint(path)
-    plain = {name.removesuffix(":0"): array for name, array in variables.items()}  # `tf.Variable.name` has the suffix
-    check(len(plain) == len(variables), f"{path} holds variables twice, with `:0` and without; keep one of them")
-    variables = plain
-    variables = {name: array for name, array in variables.items() if not TRAINING_STATE.fullmatch(name)}
+    variables = {n: array for n, array in _read_all(path).items() if not TRAINING_STATE.fullmatch(n)}
     check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
     return variables
+
+
+def averages_in(path: Path) -> list[str]:
+    """The names of moving averages of variables, which `read_tf` leaves out like all state of training."""
+    return [name for name in _read_all(path) if name.endswith(AVERAGE)]
 
 
 def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:
@@ -105,6 +101,19 @@ def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:
                 math.prod(int(columns) for _, columns in pairs),
             )
     return rates
+
+
+def _read_all(path: Path) -> dict[str, np.ndarray]:
+    with _explained(path):
+        if path.suffix == ".npz":
+            variables = _read_npz(path)
+        elif path.suffix == ".pb":
+            variables = _read_graph(path)
+        else:
+            variables = _read_checkpoint(path)
+    plain = {name.removesuffix(":0"): array for name, array in variables.items()}  # `tf.Variable.name` has the suffix
+    check(len(plain) == len(variables), f"{path} holds variables twice, with `:0` and without; keep one of them")
+    return plain
 
 
 @contextmanager
@@ -201,7 +210,7 @@ def _read_bundle(prefix: Path, table: dict[bytes, memoryview]) -> dict[str, np.n
 
     variables = {}
     for name, (dtype, shape, shard, offset, size) in entries.items():
-        if dtype not in TYPES or TRAINING_STATE.fullmatch(name):
+        if dtype not in TYPES or (TRAINING_STATE.fullmatch(name) and not name.endswith(AVERAGE)):
             continue
         count, itemsize = math.prod(shape), np.dtype(TYPES[dtype]).itemsize
         if count * itemsize != size:

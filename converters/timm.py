@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from converters import rules, torch_encoders
+from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 from deeplab_jax.models.weights import flat_state
@@ -48,6 +49,34 @@ def infer_encoder(state_dict: Mapping[str, Any]) -> str:
             "MobileNetV2"
         )
     return name if name == "mobilenet_v2" else f"tu-{name}"
+
+
+def recorded_encoder(recorded: Mapping[str, Any], state_dict: Mapping[str, Any]) -> str:
+    """As `infer_encoder`. Raises InputError where the `config.json` of a folder says that it is another one.
+
+    Some networks, such as resnetaa50, have the tensors of another and compute something else.
+    """
+    inferred, said = infer_encoder(state_dict), recorded.get("architecture")
+    if said is not None and not (isinstance(said, str) and plain_name(said) == inferred.removeprefix("tu-")):
+        raise InputError(f"config.json: architecture {said!r} is not supported; the nearest is {inferred}")
+    return inferred
+
+
+def plain_name(name: str) -> str:
+    """timm's name of an architecture without the tag of its weights: resnet50 for tv_resnet50 and resnet50.a1_in1k."""
+    return name.split(".")[0].removeprefix("tv_")
+
+
+def recorded_normalisation(recorded: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """`mean` and `std` where the `config.json` of a folder has them. Raises InputError where they are no numbers."""
+    settings = recorded.get("pretrained_cfg") or {}
+    settings = from_dict(dict, settings, "config.json: pretrained_cfg")
+    kind = tuple[float, float, float]
+    return {
+        name: from_dict(kind, settings[name], f"config.json: pretrained_cfg.{name}")
+        for name in ("mean", "std")
+        if settings.get(name) is not None
+    }
 
 
 def _tensors(model: DeepLab) -> list[rules.Tensor]:

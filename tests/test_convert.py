@@ -20,6 +20,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 theirs = pytest.importorskip("segmentation_models_pytorch")
 
 
+def arrays(state_dict):
+    return {name: tensor.numpy() for name, tensor in state_dict.items()}
+
+
 @pytest.mark.parametrize("safe", [True, False])
 def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
     model = theirs.DeepLabV3Plus(
@@ -45,6 +49,7 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
         "classes": 7,
         "decoder_channels": 16,
         "_model_class": "Unet",
+        "act_layer": "silu",
     }
     for name, value in wrong.items():
         (tmp_path / "saved" / "config.json").write_text(json.dumps({**settings, name: value}))
@@ -53,6 +58,29 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
             match=rf"config.json: {name} (is )?{re.escape(repr(value))}|give as many rates|encoder '' is not",
         ):
             convert("smp", tmp_path / "saved", Options())
+
+
+def test_folders_of_timms_encoders_and_of_subclasses(tmp_path):
+    class Net(theirs.DeepLabV3Plus):
+        pass
+
+    Net("tu-resnet18.a1_in1k", encoder_weights=None, classes=2).save_pretrained(tmp_path / "saved")
+    converted = convert("smp", tmp_path / "saved", Options())
+    assert converted.model.config == presets.smp_deeplabv3plus("tu-resnet18", 2)
+
+
+def test_a_folder_of_timm_says_which_network_it_is(tmp_path):
+    """resnetaa50 has the tensors of resnet50 and computes something else."""
+    classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)
+    save_file(arrays(classifier.state_dict()), tmp_path / "model.safetensors")
+    said = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    converted = convert("timm", tmp_path, Options())
+    assert (converted.preprocess.mean, converted.preprocess.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert converted.assumed == []
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnetblur18"}))
+    with pytest.raises(InputError, match=r"architecture 'resnetblur18' is not supported; the nearest is tu-resnet18"):
+        convert("timm", tmp_path, Options())
 
 
 def test_names_of_older_releases(v3, tmp_path):
@@ -105,6 +133,8 @@ def test_options_that_cannot_apply_are_refused(tmp_path):
     for source, options in refused.items():
         with pytest.raises(InputError, match=rf"cannot be chosen for {source} weights; leave it out"):
             convert(source, tmp_path / "w", options)
+    with pytest.raises(InputError, match=r"--mean is for pictures of 0 to 1, .*; divide the numbers by 255"):
+        convert("smp", tmp_path / "w", Options(mean=(123.7, 116.3, 103.5)))
     with pytest.raises(InputError, match="--atrous-rates needs at least one value"):
         convert("smp", tmp_path / "w", Options(atrous_rates=()))
 

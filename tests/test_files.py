@@ -94,6 +94,8 @@ ASIDE = {  # what is listed as left aside
         lambda w: {**prefixed(zeros(w), "teacher."), **prefixed(w, "model.")},
         lambda w: [f"teacher.{name}" for name in w],
     ),
+    "student and teacher": (lambda w: {"teacher": {"state_dict": zeros(w)}, "student": w}, ["teacher.state_dict"]),
+    "averaged model": (lambda w: {**prefixed(w, "module."), "n_averaged": torch.tensor(3)}, ["n_averaged"]),
     "metrics and numbers": (
         lambda w: {
             **prefixed(w, "model."),
@@ -125,10 +127,11 @@ def test_what_is_no_part_of_the_model_is_left_aside_and_named(v3plus, tmp_path, 
 
 def other_pairs(weights):
     return {
-        "prefixes": {**prefixed(weights, "student."), **prefixed(weights, "teacher.")},
+        "prefixes": {**prefixed(weights, "one."), **prefixed(weights, "two.")},
         "wrapper and none": {**weights, **prefixed(weights, "module.")},
-        "keys": {"teacher": zeros(weights), "student": weights},
-        "average and another": {"ema": {"state_dict": weights}, "generator": weights},
+        "usual keys": {"state_dict": zeros(weights), "model": weights},
+        "other keys": {"last": weights, "best": zeros(weights)},
+        "a usual prefix and another": {**prefixed(weights, "net."), **prefixed(weights, "student.")},
     }
 
 

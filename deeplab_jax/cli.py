@@ -61,18 +61,25 @@ def train(arguments: Sequence[str]) -> None:
     def run(
         config: Annotated[AvoidSubcommands[Experiment], arg(name="")] = recipe,
         out: Path = Path("runs", experiment.stem),
+        distributed: bool = False,
     ) -> None:
         """Trains; run again with the same --out to go on after an interruption.
 
         Args:
             config: the experiment's fields.
             out: the run folder.
+            distributed: one of several processes that train together (SLURM, Cloud TPU, or as the environment says in
+                JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
         """
         from deeplab_jax.train import loop
+        from deeplab_jax.train.mesh import is_main, join_processes
 
+        if distributed:
+            join_processes()
         best = loop.train(config, out).best or 0.0
         figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
-        say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
+        if is_main():
+            say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
 
     tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
 

@@ -54,9 +54,11 @@ class DataConfig:
     format: str = "folder"  # layout of that folder: a name in deeplab_jax/data/formats, or tfds:NAME
     train_split: str = "train"
     val_split: str = "val"
-    threads: int = 4  # host threads that read and decode
+    threads: int = 4  # that read and decode
+    workers: int = 0  # processes that do so, each with its threads; 0: the one that trains
 
     def __post_init__(self):
+        check(self.workers >= 0, f"workers={self.workers} must not be negative")
         check(self.threads >= 1, f"threads={self.threads} must be at least 1")
 
 
@@ -160,6 +162,7 @@ class TrainConfig:
     epochs: float | None = None  # instead of steps; the last batch of an epoch is filled from the next one
     batch_size: int = 16  # global, over all devices
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions; weights, statistics and loss stay float32
+    space: int = 1  # devices that share a picture, each some of its rows: for pictures too large for one
     rematerialise: bool = False  # compute features again in the backward pass: slower, with far less memory
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
@@ -170,7 +173,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "log_every", "validate_every", "save_every"):
+        for name in ("steps", "space", "log_every", "validate_every", "save_every"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("epochs", "validate_epochs", "patience"):
             value = getattr(self, name)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax.config import IGNORE, PreprocessConfig
+from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.classes import default_palette
 from deeplab_jax.data.formats import cityscapes
 from deeplab_jax.data.formats import tfds as reader
@@ -119,7 +119,7 @@ def test_worker_processes_read_copies(toy, tmp_path):
     found = subprocess.run([sys.executable, "-c", code, tmp_path / "copy"], capture_output=True, text=True, check=True)
     image, values = draw((0, 1, 2, IGNORE))["train"][2]
     assert found.stdout.split() == [str(image.sum()), values.tobytes().hex(), "False"]
-    batches = list(eval_batches(dataset, PreprocessConfig(size=(8, 8)), 2, threads=4))
+    batches = list(eval_batches(dataset, PreprocessConfig(size=(8, 8)), 2, DataConfig()))
     assert [batch["image"].shape for batch in batches] == [(2, 8, 8, 3)] * 2
 
 

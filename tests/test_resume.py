@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from conftest import changed
-from deeplab_jax.config import StartConfig, TrainConfig, to_dict
+from deeplab_jax.config import OptimConfig, StartConfig, TrainConfig, to_dict
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
 from deeplab_jax.train import loop
@@ -173,20 +174,50 @@ def test_epochs_and_parts_of_them_become_steps(tiny_experiment):
             TrainConfig(**fields)
 
 
-def start(experiment: Path, run: Path) -> subprocess.Popen:
+def start(experiment: Path, run: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "deeplab_jax", "train", str(experiment), "--out", str(run)]
-    environment = os.environ | {"XLA_FLAGS": ""}
+    command += ["--distributed"] if environment else []
+    environment = os.environ | {"XLA_FLAGS": ""} | environment
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
-    recipe = tmp_path / "tiny.py"
-    experiment = changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)
-    config = json.dumps(to_dict(replace(experiment, start=StartConfig(tiny_package))))
+def write_recipe(folder: Path, experiment) -> Path:
+    recipe = folder / "tiny.py"
     recipe.write_text(
         "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
-        f"config = from_dict(Experiment, json.loads({config!r}))\n"
+        f"config = from_dict(Experiment, json.loads({json.dumps(to_dict(experiment))!r}))\n"
     )
+    return recipe
+
+
+def test_two_processes_train_as_one(tiny_experiment, tmp_path):
+    """On loopback; each reads its half of every batch, the other's share comes over the network."""
+    gentle = replace(
+        tiny_experiment,
+        optim=OptimConfig(learning_rate=0.01),
+        augment=replace(tiny_experiment.augment, crop=(96, 96)),  # as in test_one_device_and_eight_train_alike
+    )
+    recipe = write_recipe(tmp_path, changed(gentle, steps=5, batch_size=8, validate_every=5, save_every=5))
+    assert start(recipe, tmp_path / "one").wait(timeout=300) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    both = [
+        start(recipe, tmp_path / "two", JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    one, two = (read_records(tmp_path / name) for name in ("one", "two"))
+    assert [(r["step"], r["split"]) for r in one] == [(r["step"], r["split"]) for r in two]
+    np.testing.assert_allclose([r["loss"] for r in one], [r["loss"] for r in two], rtol=1e-4)
+    weights = [load_file(tmp_path / name / "package" / "weights.safetensors") for name in ("one", "two")]
+    for name, array in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
+    experiment = changed(tiny_experiment, steps=40, validate_every=10, save_every=4, log_every=3)
+    recipe = write_recipe(tmp_path, replace(experiment, start=StartConfig(tiny_package)))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert start(recipe, whole).wait(timeout=300) == 0
 

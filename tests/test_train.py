@@ -1,5 +1,6 @@
 """The step, the loop, and what a run leaves behind."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from flax import nnx
 from PIL import Image
 
 from conftest import changed
-from deeplab_jax.config import IGNORE, LossConfig, OptimConfig, PreprocessConfig, TrainConfig
+from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, PreprocessConfig, TrainConfig
 from deeplab_jax.data.augment import normalise
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
@@ -22,7 +23,7 @@ from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.models.weights import to_arrays
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.losses import cross_entropy
-from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
+from deeplab_jax.train.mesh import check_fit, make_shardings, put
 from deeplab_jax.train.run import open_run
 from deeplab_jax.train.step import eval_model, init_state, keeping_features_only, make_eval_step, make_train_step
 from deeplab_jax.train.track import Tracker, read_records
@@ -30,18 +31,20 @@ from deeplab_jax.train.track import Tracker, read_records
 
 def run_steps(experiment, devices, steps=5):
     """Losses and the state after a few steps on these devices."""
-    shardings = make_shardings(devices)
+    shardings = make_shardings(devices, experiment.train.space)
     dataset = open_dataset(experiment.data.root, "folder", "train")
     graph, state = init_state(experiment, shardings)
     step, losses = make_train_step(experiment, graph, shardings), []
-    for batch in train_batches(dataset, experiment.preprocess, 8, 0, steps, seed=0, threads=2):
+    for batch in train_batches(dataset, experiment.preprocess, 8, range(steps), 0, DataConfig()):
         state, metrics = step(state, put(batch, shardings))
         losses.append(float(metrics["loss"]))
     return losses, state
 
 
-def test_one_device_and_eight_train_alike(tiny_experiment):
-    """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree.
+@pytest.mark.parametrize("space", [1, 2])
+def test_one_device_and_eight_train_alike(tiny_experiment, space):
+    """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree; also where two devices
+    share every picture.
 
     Statistics of each device's own picture would give another loss in the very first step. Crops are not too small and
     steps not too long here, lest the one ReLU in a million that lies within rounding of zero show.
@@ -50,14 +53,14 @@ def test_one_device_and_eight_train_alike(tiny_experiment):
     experiment = replace(
         tiny_experiment,
         optim=OptimConfig(learning_rate=0.01),
-        augment=replace(tiny_experiment.augment, crop=(64, 64)),
+        augment=replace(tiny_experiment.augment, crop=(96, 96)),
     )
     losses_1, state_1 = run_steps(experiment, jax.devices()[:1])
-    losses_8, state_8 = run_steps(experiment, jax.devices())
+    losses_8, state_8 = run_steps(changed(experiment, space=space), jax.devices())
     np.testing.assert_allclose(losses_1, losses_8, rtol=1e-4)
     for part in ("params", "stats"):
         for one, eight in zip(*(jax.tree.leaves(getattr(s, part)) for s in (state_1, state_8)), strict=True):
-            np.testing.assert_allclose(one, eight, atol=1e-4 * max(np.abs(one).max(), 1))
+            np.testing.assert_allclose(one, eight, rtol=0, atol=1e-4 * np.abs(one).max())
     assert len(set(losses_1)) == 5
 
 
@@ -69,6 +72,23 @@ def test_the_step_changes_everything_it_should(tiny_experiment):
     for part in ("params", "stats"):
         for old, new in zip(*(jax.tree.leaves(getattr(s, part)) for s in (before, after)), strict=True):
             assert not np.array_equal(old, new)
+
+
+def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment):
+    """Read off the compiled program of eight devices: every gradient is added up once, no picture or feature moves."""
+    shardings = make_shardings()
+    graph, state = init_state(tiny_experiment, shardings)
+    batch = {"image": np.zeros((8, 48, 48, 3), np.uint8), "mask": np.zeros((8, 48, 48), np.uint8)}
+    step = make_train_step(tiny_experiment, graph, shardings)
+    program = step.lower(state, put(batch, shardings)).compile().as_text()
+    assert not re.findall(r"(all-gather|all-to-all|collective-permute|collective-broadcast)(?:-start)?\(", program)
+    reduced = re.findall(r"= (.*?) all-reduce(?:-start)?\(", program)
+    shapes = [shape.split(",") for result in reduced for shape in re.findall(r"f32\[([\d,]*)\]", result)]
+    numbers = sum(int(np.prod([int(side) for side in shape if side])) for shape in shapes)
+    gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(state.stats))
+    # BatchNorm adds up two sums forward and two backward of every channel, and its own gradients; there are few others.
+    assert gradients <= numbers <= gradients + 2 * statistics + 20
 
 
 def test_frozen_parts_stay_as_they_are(tiny_experiment):
@@ -89,7 +109,7 @@ def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
     graph, state = init_state(experiment, shardings)
     step, expected = make_train_step(experiment, graph, shardings), to_arrays(eval_model(graph, state))
     dataset = open_dataset(experiment.data.root, "folder", "train")
-    for number, batch in enumerate(train_batches(dataset, experiment.preprocess, 8, 0, 3, seed=0, threads=2)):
+    for number, batch in enumerate(train_batches(dataset, experiment.preprocess, 8, range(3), 0, DataConfig())):
         state, _ = step(state, put(batch, shardings))
         now = to_arrays(eval_model(graph, state._replace(average=None)))
         keep = min(0.9, (1 + number) / (10 + number))
@@ -131,9 +151,16 @@ def test_rematerialising_changes_no_loss_and_keeps_less(tiny_experiment):
     assert kept_bytes(True) < 0.5 * kept_bytes(False)
 
 
-def test_batch_size_must_fit_the_devices():
+def test_batches_and_crops_must_fit_the_devices(tiny_experiment):
     with pytest.raises(InputError, match="batch_size=30 must be a multiple of 8 devices; try 24"):
-        check_batch_size(30, make_shardings())
+        check_fit(changed(tiny_experiment, batch_size=30), make_shardings())
+    with pytest.raises(InputError, match="batch_size=30 must be a multiple of 4 groups of 2 devices; try 28"):
+        check_fit(changed(tiny_experiment, batch_size=30), make_shardings(space=2))
+    odd = replace(tiny_experiment, augment=replace(tiny_experiment.augment, crop=(33, 32)))
+    with pytest.raises(InputError, match=r"crop=\(33, 32\) must have a multiple of train.space=2 rows; try 32"):
+        check_fit(odd, make_shardings(space=2))
+    with pytest.raises(InputError, match=r"train.space=3 must divide the number of devices, 8"):
+        make_shardings(space=3)
 
 
 def test_the_validation_step_equals_the_evaluation_of_the_package(tiny_experiment, tmp_path):
@@ -150,7 +177,7 @@ def test_evaluation_step_leaves_void_out(tiny_experiment):
     shardings = make_shardings()
     graph, state = init_state(tiny_experiment, shardings)
     dataset = open_dataset(tiny_experiment.data.root, "folder", "val")
-    (batch,) = eval_batches(dataset, PreprocessConfig(size=(48, 48)), 8, threads=2)
+    (batch,) = eval_batches(dataset, PreprocessConfig(size=(48, 48)), 8, DataConfig())
     found = make_eval_step(tiny_experiment, graph, shardings)(state, put(batch, shardings))
     confusion = np.asarray(found["confusion"])
     truth = np.bincount(batch["mask"][batch["mask"] != IGNORE], minlength=5)

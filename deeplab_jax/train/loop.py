@@ -15,11 +15,11 @@ from deeplab_jax.evaluate.metrics import Scores, scores
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.interruption import Interrupted, caught_signals
-from deeplab_jax.train.mesh import check_batch_size, make_shardings, put
+from deeplab_jax.train.mesh import check_fit, is_main, largest_of_all, make_shardings, part_of_batch, put, wait_for_all
 from deeplab_jax.train.run import fit_to_data, open_run
 from deeplab_jax.train.start import unlike
 from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step, start_state
-from deeplab_jax.train.track import Tracker
+from deeplab_jax.train.track import Silence, Tracker
 
 
 def train(config: Experiment, out: Path) -> Progress:
@@ -41,9 +41,11 @@ def train(config: Experiment, out: Path) -> Progress:
     steps, batch_size, every = config.train.steps, config.train.batch_size, config.train
 
     # ---------------------------------------------------------------- model and state
-    shardings = make_shardings()
-    check_batch_size(batch_size, shardings)
-    open_run(config, out)
+    shardings, part = make_shardings(space=config.train.space), part_of_batch()
+    check_fit(config, shardings)
+    if is_main():
+        open_run(config, out)
+    wait_for_all("run folder")
     if config.loss.balance:
         weights = balancing_weights(count(train_set, data.threads))
         config = replace(config, loss=replace(config.loss, class_weights=weights, balance=False))
@@ -61,12 +63,12 @@ def train(config: Experiment, out: Path) -> Progress:
         untouched = f"; not its {', '.join(left)}" if left else ""
         notes.append(f"starting from the weights of {config.start.package}{untouched}")
         notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
-    for _ in eval_batches(val_set, config.preprocess, batch_size, data.threads):
+    for _ in eval_batches(val_set, config.preprocess, batch_size, data, part):
         pass  # a file that cannot be used shows now, not at the first validation
 
     def validate() -> tuple[Scores, float]:
         confusion, loss, pixels = np.zeros((len(classes), len(classes)), np.int64), 0.0, 0
-        for batch in eval_batches(val_set, config.preprocess, batch_size, data.threads):
+        for batch in eval_batches(val_set, config.preprocess, batch_size, data, part):
             found = jax.device_get(eval_step(state, put(batch, shardings)))
             confusion, loss, pixels = confusion + found["confusion"], loss + found["loss"], pixels + found["pixels"]
         return scores(confusion, classes.names, len(val_set)), float(loss) / max(int(pixels), 1)
@@ -74,8 +76,9 @@ def train(config: Experiment, out: Path) -> Progress:
     # ---------------------------------------------------------------- train
     start = done = int(state.step)
     losses = progress.losses
-    batches = train_batches(train_set, config.preprocess, batch_size, start, steps, config.train.seed, data.threads)
-    with Tracker(out, start, steps, batch_size) as track, caught_signals() as signal:
+    numbers = range(start, steps)
+    batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, part)
+    with make_tracker(out, start, steps, batch_size) as track, caught_signals() as signal:
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         for note in notes:
@@ -98,12 +101,15 @@ def train(config: Experiment, out: Path) -> Progress:
                 if due(step, every.validate_every, steps):
                     result, loss = validate()
                     track.validate(step, result, loss)
-                    if progress.is_better(result.miou if every.best_by == "miou" else -loss):
+                    if progress.is_better(result.miou if every.best_by == "miou" else -loss) and is_main():
                         jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
                 done = step
-                if due(step, every.save_every, steps) or signal():
+                # Of several processes all must leave at the same step, so they ask one another now and then.
+                asked = jax.process_count() == 1 or due(step, every.log_every, steps)
+                number = largest_of_all(signal()) if asked else 0
+                if due(step, every.save_every, steps) or number:
                     checkpoints.save(state, progress)
-                if number := signal():
+                if number:
                     raise Interrupted(number)
         except InputError:
             if start < done == int(state.step):  # a training picture that cannot be used: the steps so far are kept
@@ -112,6 +118,10 @@ def train(config: Experiment, out: Path) -> Progress:
         checkpoints.save(state, progress)
     checkpoints.close()
     return progress
+
+
+def make_tracker(out: Path, start: int, steps: int, batch_size: int) -> Tracker | Silence:
+    return Tracker(out, start, steps, batch_size) if is_main() else Silence()
 
 
 def due(step: int, every: int, steps: int) -> bool:

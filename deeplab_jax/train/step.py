@@ -84,6 +84,7 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         images, ids = augment(augment_key, batch["image"], batch["mask"], config.augment, config.preprocess)
+        images, ids = (jax.lax.with_sharding_constraint(array, shardings.rows) for array in (images, ids))
 
         def loss_of(params: nnx.State) -> tuple[Array, nnx.State]:
             model = nnx.merge(graph, kernels_in(dtype, params), state.stats, copy=True)

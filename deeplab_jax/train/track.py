@@ -81,6 +81,21 @@ class Tracker:
                 self._events.add_scalar(f"{split}/{name}", value, step)
 
 
+class Silence:
+    """In place of a Tracker in all processes but one."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def train(self, step: int, figures: dict[str, float]) -> None: ...
+
+    def validate(self, step: int, result: Scores, loss: float) -> None: ...
+
+
 def read_records(folder: Path) -> list[dict]:
     """The records of metrics.jsonl; a last line that a killed run left half-written is dropped."""
     path = folder / "metrics.jsonl"

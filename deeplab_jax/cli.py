@@ -1,10 +1,8 @@
 """The `deeplab` command. Every subcommand imports what it needs when it runs."""
 
 import dataclasses
-import importlib.util
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError
+from deeplab_jax.experiment import load_experiment
 
 console = Console()
 
@@ -51,12 +50,13 @@ def train(arguments: Sequence[str]) -> None:
     """Train EXPERIMENT.py; run again with the same --out to go on after an interruption."""
     if arguments and arguments[0] in ("-h", "--help"):
         return say(
-            "usage: deeplab train EXPERIMENT.py [--out RUN] [--train.steps N] ...; EXPERIMENT.py --help lists all"
+            "usage: deeplab train EXPERIMENT.py [--out RUN] [--train.steps N] ...; EXPERIMENT.py --help lists all. A "
+            "training file of Supervisely's (.json) is an experiment too"
         )
     if not arguments or arguments[0].startswith("-"):
         raise InputError("name an experiment: deeplab train EXPERIMENT.py [--help]")
     experiment = Path(arguments[0])
-    recipe = load_experiment(experiment)
+    recipe = load_experiment(experiment, arguments[1:])
 
     def run(
         config: Annotated[AvoidSubcommands[Experiment], arg(name="")] = recipe,
@@ -293,29 +293,6 @@ def export(package: Positional[Path], to: Literal["onnx"], out: Path) -> None:
     with console.status(f"exporting to {to}"):
         worst = onnx.export(package, out)
     say(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
-
-
-def load_experiment(path: Path) -> Experiment:
-    """The `config` of a Python file. Raises InputError where it has none."""
-    if not path.is_file():
-        raise InputError(f"the experiment {path} does not exist or is no file")
-    name = f"deeplab_experiment_{path.stem}"  # an experiment called jax.py must not stand in for jax
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"the experiment {path} is not a Python file (.py)")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
-        ]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
-        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
-    config = getattr(module, "config", None)
-    if not isinstance(config, Experiment):
-        raise InputError(f"{path} must set `config` to a deeplab_jax.config.Experiment")
-    return config
 
 
 def print_error(error: object) -> None:

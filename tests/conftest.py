@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,12 @@ def shapes_folder(tmp_path_factory) -> Path:
             Image.fromarray(mask).save(root / "masks" / split / f"{number}.png")
     (root / "classes.txt").write_text("\n".join(CLASS_NAMES))
     return root
+
+
+@pytest.fixture
+def broken(shapes_folder, tmp_path) -> Path:
+    """A copy of the pictures to spoil."""
+    return shutil.copytree(shapes_folder, tmp_path / "broken")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         for left_by_a_killed_run in folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left_by_a_killed_run)
+            shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._folder = folder
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)

@@ -28,7 +28,6 @@ FORMATS = {
     "supervisely": supervisely.open,
     "voc": voc.open,
 }
-TFDS = "tfds:"  # and the name of a builder
 
 
 def open_dataset(root: Path, format: str, split: str) -> Dataset:
@@ -40,8 +39,14 @@ def open_dataset(root: Path, format: str, split: str) -> Dataset:
 
 def find_dataset(root: Path, format: str, split: str) -> Dataset:
     """The data set in that folder, whose files may be missing. Raises InputError where it is none of that format."""
-    if format not in FORMATS and not format.startswith(TFDS):
-        raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)} or {TFDS}NAME")
+    name, _, more = format.partition(":")
+    known = name == "tfds" if more else name in FORMATS
+    if not known and not (name == "supervisely" and more):
+        raise InputError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)} or tfds:NAME")
     if not root.is_dir():
         raise InputError(f"the data folder {root} does not exist or is no folder; give its place with --data.root")
-    return FORMATS[format](root, split) if format in FORMATS else tfds.open(root, split, format.removeprefix(TFDS))
+    if name == "tfds":
+        return tfds.open(root, split, more)
+    if more:
+        return supervisely.open(root, split, supervisely.parse_roles(more))
+    return FORMATS[name](root, split)

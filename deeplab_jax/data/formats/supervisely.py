@@ -4,6 +4,8 @@
 
 A split is the data set of that name (`train`, `val` and the like), or else every picture with an image tag of that
 name. With neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
+
+The format `supervisely:background=floor,neutral=ignore` names the two special classes, if they have other names.
 """
 
 import re
@@ -24,7 +26,23 @@ from deeplab_jax.data.pictures import list_images
 from deeplab_jax.errors import InputError, check
 
 BACKGROUND = ("background", "bg", "__bg__")
-VOID = "neutral"  # Supervisely's name for what is no class
+VOID = ("neutral",)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The titles of two classes that are none: what lies behind everything, and what is void."""
+
+    background: tuple[str, ...] = BACKGROUND
+    neutral: tuple[str, ...] = VOID
+
+
+def parse_roles(text: str) -> Roles:
+    """From `background=floor,neutral=ignore`, either of which may be left out. Raises InputError for anything else."""
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    if not all(role in ("background", "neutral") and title for role, title in pairs):
+        raise InputError(f"format supervisely:{text} must be such as supervisely:background=floor,neutral=ignore")
+    return Roles(**{role: (title.lower(),) for role, title in pairs})
 
 
 @dataclass(frozen=True)
@@ -51,12 +69,12 @@ class FigureMasks:
         return ids
 
 
-def open(root: Path, split: str) -> Files:
+def open(root: Path, split: str, roles: Roles = Roles()) -> Files:
     """Background, then the classes in the order of meta.json. A class called neutral is void."""
     meta = root / "meta.json"
     if not meta.is_file():
         raise InputError(f"{meta} is missing; --data.root must be the folder of a Supervisely project")
-    classes, read_mask = read_classes(read_json(meta), meta)
+    classes, read_mask = read_classes(read_json(meta), meta, roles)
     folders = sorted(folder for folder in root.iterdir() if (folder / "img").is_dir())
     if not folders:
         raise InputError(f"{root} holds no data set; there must be a folder with the folders img and ann")
@@ -102,7 +120,7 @@ def read_tags(path: Path) -> set[str]:
     return {take(tag, "name", str, f"{path}: tags[{number}]") for number, tag in enumerate(tags)}
 
 
-def read_classes(document: Any, meta: Path) -> tuple[Classes, FigureMasks]:
+def read_classes(document: Any, meta: Path, roles: Roles) -> tuple[Classes, FigureMasks]:
     """The classes, and what reads the masks. Raises InputError that names the file and what is wrong in it."""
     names, palette = ["background"], [(0, 0, 0)]
     labels: dict[str, int] = {}
@@ -112,9 +130,9 @@ def read_classes(document: Any, meta: Path) -> tuple[Classes, FigureMasks]:
         title, colour = take(record, "title", str, where), read_colour(record, where)
         check(title not in labels, f"{where} has the title {reprlib.repr(title)} of an earlier one; each needs its own")
         shapes[title] = take(record, "shape", str, where)
-        if title.lower() == VOID:
+        if title.lower() in roles.neutral:
             labels[title] = IGNORE
-        elif title.lower() in BACKGROUND:
+        elif title.lower() in roles.background:
             labels[title], palette[0] = 0, colour
         else:
             labels[title] = len(names)

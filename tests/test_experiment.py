@@ -10,10 +10,12 @@ from PIL import Image
 from conftest import ROOT
 from deeplab_jax import cli
 from deeplab_jax.architecture import XceptionConfig
-from deeplab_jax.config import Experiment, PreprocessConfig, load_json
+from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.experiment import load_experiment
+from deeplab_jax.train import loop
+from deeplab_jax.train.checkpoint import Progress
 
 SETTINGS = {
     "lr": 0.01,
@@ -72,13 +74,15 @@ def test_settings_become_an_experiment(project, tmp_path):
     assert (usual.train.epochs, usual.preprocess.size) == (2.0, (513, 513))
 
 
-def test_a_training_file_trains(project, tmp_path, tiny_package, monkeypatch, capsys):
+def test_a_training_file_starts_a_run(project, tmp_path, tiny_package, monkeypatch, capsys):
     command = ["deeplab", "train", str(write(tmp_path)), "--data.root", str(project), "--out", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", [*command, "--start.package", str(tiny_package)])
+    started = []
+    monkeypatch.setattr(loop, "train", lambda config, out: started.append((config, out)) or Progress(0.5))
     assert cli.main() == 0, capsys.readouterr().err
-    run = load_json(Experiment, tmp_path / "run" / "config.json")
-    assert (run.train.steps, run.train.validate_every) == (2, 1)  # of six pictures: 1.5 batches, rounded
-    assert "starting from the weights of" in capsys.readouterr().out
+    ((config, out),) = started
+    assert (config.model.num_classes, config.model.encoder.width) == (3, 8)  # the package's network
+    assert (config.start.package, out) == (tiny_package, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

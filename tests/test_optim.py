@@ -51,10 +51,15 @@ def change(config: OptimConfig, steps: int = 1):
     before = params = weights()
     optimizer = make_optimizer(config, 100)
     state = optimizer.init(params)
+
+    @jax.jit
+    def update(gradients, state, params):
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     for _ in range(steps):
         gradients = jax.tree.map(lambda array: jnp.full_like(array, 0.5), params)
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = update(gradients, state, params)
     moved = jax.tree.map(lambda new, old: float((new - old).ravel()[0]), params, before)
     encoder = moved["encoder"]["units"][0]
     return {

@@ -149,7 +149,7 @@ def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, cap
 
 @pytest.mark.parametrize("best_by", ["miou", "loss"])
 def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_by):
-    experiment = changed(tiny_experiment, steps=10, validate_every=2, best_by=best_by)
+    experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
     saved = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
@@ -197,8 +197,8 @@ def test_two_processes_train_as_one(tiny_experiment, tmp_path):
         optim=OptimConfig(learning_rate=0.01),
         augment=replace(tiny_experiment.augment, crop=(96, 96)),  # as in test_one_device_and_eight_train_alike
     )
-    recipe = write_recipe(tmp_path, changed(gentle, steps=5, batch_size=8, validate_every=5, save_every=5))
-    assert start(recipe, tmp_path / "one").wait(timeout=300) == 0
+    experiment = changed(gentle, steps=5, batch_size=8, validate_every=5, save_every=5)
+    recipe = write_recipe(tmp_path, experiment)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -206,6 +206,7 @@ def test_two_processes_train_as_one(tiny_experiment, tmp_path):
         start(recipe, tmp_path / "two", JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
         for i in range(2)
     ]
+    train(experiment, tmp_path / "one")
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     one, two = (read_records(tmp_path / name) for name in ("one", "two"))
     assert [(r["step"], r["split"]) for r in one] == [(r["step"], r["split"]) for r in two]

@@ -9,7 +9,7 @@ from flax import nnx
 
 from converters import smp, tf_deeplab, timm, torchvision
 from converters.files import Weights, has, read_weights
-from converters.tf_files import atrous_rates_in, averages_in, read_tf
+from converters.tf_files import atrous_rates_in, read_with_averages
 from converters.torch_pickle import plain
 from deeplab_jax.architecture import ASPPConfig, DPCConfig, MobileNetV2Config, ModelConfig, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
@@ -140,7 +140,7 @@ def from_timm(path: Path, options: Options) -> Converted:
 
 
 def from_tf(path: Path, options: Options) -> Converted:
-    variables, beside = read_tf(path), averages_in(path)
+    variables, beside = read_with_averages(path)
     found = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
     stride = first(options.output_stride, found.output_stride)
     rates = first(options.atrous_rates, found.atrous_rates)

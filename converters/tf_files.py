@@ -65,14 +65,15 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: that names the file, why it cannot be used and what to do.
     """
-    variables = {n: array for n, array in _read_all(path).items() if not TRAINING_STATE.fullmatch(n)}
+    return read_with_averages(path)[0]
+
+
+def read_with_averages(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What `read_tf` gives, and the names of moving averages of variables, which it leaves out."""
+    found = _read_all(path)
+    variables = {name: array for name, array in found.items() if not TRAINING_STATE.fullmatch(name)}
     check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
-    return variables
-
-
-def averages_in(path: Path) -> list[str]:
-    """The names of moving averages of variables, which `read_tf` leaves out like all state of training."""
-    return [name for name in _read_all(path) if name.endswith(AVERAGE)]
+    return variables, [name for name in found if name.endswith(AVERAGE)]
 
 
 def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:

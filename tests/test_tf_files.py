@@ -9,7 +9,7 @@ import pytest
 from conftest import SHARED
 from converters import leveldb
 from converters.protobuf import fields
-from converters.tf_files import atrous_rates_in, averages_in, read_tf
+from converters.tf_files import atrous_rates_in, read_tf, read_with_averages
 from deeplab_jax.errors import InputError
 
 CHECKPOINT = SHARED / "weights" / "tf_deeplabv3_mnv2_voc" / "model.ckpt-30000"
@@ -218,7 +218,7 @@ def test_bundle_leaves_out_text_and_training_state(tmp_path):
         state[f"a/weights/{suffix}"] = np.ones(3, np.float32)
     write_bundle(tmp_path / "model", {**kept, **state})
     same(read_tf(tmp_path / "model"), kept)
-    assert averages_in(tmp_path / "model") == ["a/weights/ExponentialMovingAverage"]
+    assert read_with_averages(tmp_path / "model")[1] == ["a/weights/ExponentialMovingAverage"]
 
     (tmp_path / "text.data-00000-of-00001").write_bytes(b"\0\0\x80?abc")
     write_index(tmp_path / "text", {"half": entry(BFLOAT16, (2,), 0, 4), "text": entry(STRING, (1,), 4, 3)})

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of the time goes into compiling tiny programs, and most of that into making them fast.
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
+FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK_TO_COMPILE, "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
@@ -21,9 +24,11 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
+from tfds_files import draw, prepare_pictures  # noqa: E402
 
 from deeplab_jax.architecture import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
 from deeplab_jax.config import (  # noqa: E402
+    IGNORE,
     AugmentConfig,
     DataConfig,
     Experiment,
@@ -200,3 +205,15 @@ def small_smp(architecture, encoder):
     torch.manual_seed(0)
     build = getattr(theirs, architecture)
     return randomise_torch(build(encoder, encoder_weights=None, classes=4, decoder_channels=16))
+
+
+@pytest.fixture(scope="session")
+def tfds():
+    pytest.importorskip("array_record", reason="array_record is not installed: pip install 'deeplab_jax[tfds]'")
+    return pytest.importorskip("tensorflow_datasets", reason="TFDS is not installed: pip install 'deeplab_jax[tfds]'")
+
+
+@pytest.fixture
+def toy(tfds, tmp_path):
+    """Three unnamed classes and void, and the folder of the version."""
+    return prepare_pictures(tfds, tmp_path, draw((0, 1, 2, IGNORE)))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import changed
+from conftest import QUICK_TO_COMPILE, changed
 from deeplab_jax.config import OptimConfig, StartConfig, TrainConfig, to_dict
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
@@ -177,7 +177,7 @@ def test_epochs_and_parts_of_them_become_steps(tiny_experiment):
 def start(experiment: Path, run: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "deeplab_jax", "train", str(experiment), "--out", str(run)]
     command += ["--distributed"] if environment else []
-    environment = os.environ | {"XLA_FLAGS": ""} | environment
+    environment = os.environ | {"XLA_FLAGS": QUICK_TO_COMPILE} | environment
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

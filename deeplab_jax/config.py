@@ -171,6 +171,7 @@ class TrainConfig:
     patience: int | None = None  # validations without a better one, after which the run ends
     save_every: int = 500  # steps; also at the last one
     seed: int = 0
+    wandb: str | None = None  # a project of Weights & Biases, which gets the figures and pictures too
 
     def __post_init__(self):
         for name in ("steps", "space", "log_every", "validate_every", "save_every"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn
 
 from deeplab_jax.evaluate.evaluate import match_classes
 from deeplab_jax.evaluate.metrics import confusion_matrix, scores
@@ -24,6 +25,35 @@ def test_scores_equal_the_definitions():
     assert result.miou == pytest.approx(np.mean(list(iou.values())))
     assert result.mean_accuracy == pytest.approx(np.mean(recall))
     assert result.pixel_accuracy == pytest.approx((truth == prediction)[valid].mean())
+
+
+@pytest.mark.parametrize("classes", [2, 21, 254])
+def test_figures_equal_scikit_learns(classes):
+    """Summed over five maps of other sizes, a few classes rare or absent, a tenth of the pixels void."""
+    rng = np.random.default_rng(classes)
+    share = rng.dirichlet(np.full(classes, 0.3))
+    total, all_truth, all_found = np.zeros((classes, classes + 1), int), [], []
+    for _ in range(5):
+        size = rng.integers(1, 60, 2)
+        truth, found = rng.choice(classes, size, p=share), rng.choice(classes, size, p=share)
+        found = np.where(rng.random(size) < 0.6, truth, found)
+        truth = np.where(rng.random(size) < 0.1, 255, truth)
+        total += confusion_matrix(truth, found, classes)
+        all_truth.append(truth[truth != 255])
+        all_found.append(found[truth != 255])
+    truth, found = np.concatenate(all_truth), np.concatenate(all_found)
+    np.testing.assert_array_equal(total[:, :-1], sklearn.confusion_matrix(truth, found, labels=range(classes)))
+    assert not total[:, -1].any()
+
+    result = scores(total, tuple(map(str, range(classes))), images=5)
+    occurring = np.union1d(truth, found)
+    iou = sklearn.jaccard_score(truth, found, labels=occurring, average=None)
+    assert [result.per_class_iou[str(i)] for i in occurring] == pytest.approx(iou.tolist())
+    assert result.miou == pytest.approx(iou.mean())
+    assert sum(value is None for value in result.per_class_iou.values()) == classes - len(occurring)
+    recall = sklearn.recall_score(truth, found, labels=np.unique(truth), average=None)
+    assert result.mean_accuracy == pytest.approx(recall.mean())
+    assert result.pixel_accuracy == pytest.approx(sklearn.accuracy_score(truth, found))
 
 
 def test_classes_that_never_occur_are_left_out():

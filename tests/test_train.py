@@ -21,6 +21,7 @@ from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.evaluate.metrics import scores
 from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.models.weights import abstract_model, to_arrays
+from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.mesh import check_fit, make_shardings, put
@@ -207,7 +208,7 @@ def test_run_folder(tiny_experiment, tmp_path):
     run = tmp_path / "run"
     train(tiny_experiment, run)
     assert {path.name.split(".")[0] for path in run.iterdir()} == {
-        "checkpoints", "config", "curves", "events", "metrics", "package",
+        "checkpoints", "config", "curves", "events", "metrics", "package", "predictions",
     }  # fmt: skip
     records = read_records(run)
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 13))
@@ -291,9 +292,26 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
-    with pytest.raises(InputError, match=r"the loss is not finite by step 4; lower optim\.learning_rate"):
+    with pytest.raises(InputError, match=r"the loss or a weight is not finite by step 4; lower optim\.learning_rate"):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "package").exists()
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_packaged(tiny_experiment, tmp_path):
+    """The loss of a step is that of the weights before it: these may be lost while it still looks well."""
+    experiment = changed(tiny_experiment, steps=4, save_every=2, validate_every=4)
+    with pytest.MonkeyPatch.context() as patch:
+        finite = loop.is_finite
+        patch.setattr(loop, "is_finite", lambda state: finite(state) and int(state.step) < 4)
+        with pytest.raises(InputError, match="not finite by step 4"):
+            train(experiment, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+    assert not (tmp_path / "run" / "package").exists()
+    _, state = init_state(tiny_experiment, make_shardings(ONE))
+    assert finite(state)
+    lost = jax.tree.map(lambda leaf: leaf, state.params)
+    lost["decoder"] = jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.params["decoder"])
+    assert not finite(state._replace(params=lost))
 
 
 def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment, tmp_path):

@@ -1,7 +1,9 @@
 """The training loop: data, state, resuming, steps, validation, and the best weights as a package."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,15 +13,15 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.data.statistics import balancing_weights, count
 from deeplab_jax.errors import InputError
-from deeplab_jax.evaluate.metrics import Scores, scores
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.interruption import Interrupted, caught_signals
 from deeplab_jax.train.mesh import check_fit, is_main, largest_of_all, make_shardings, part_of_batch, put, wait_for_all
 from deeplab_jax.train.run import fit_to_data, open_run
 from deeplab_jax.train.start import unlike
-from deeplab_jax.train.step import eval_model, init_state, make_eval_step, make_train_step, start_state
+from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
+from deeplab_jax.train.validate import make_validate
 
 
 def train(config: Experiment, out: Path) -> Progress:
@@ -51,7 +53,7 @@ def train(config: Experiment, out: Path) -> Progress:
         config = replace(config, loss=replace(config.loss, class_weights=weights, balance=False))
     graph, state = init_state(config, shardings)
     train_step = make_train_step(config, graph, shardings)
-    eval_step = make_eval_step(config, graph, shardings)
+    validate = make_validate(config, graph, shardings, val_set, part)
 
     # ---------------------------------------------------------------- resume
     checkpoints, progress, notes = Checkpoints(out / "checkpoints"), Progress(), []
@@ -66,19 +68,12 @@ def train(config: Experiment, out: Path) -> Progress:
     for _ in eval_batches(val_set, config.preprocess, batch_size, data, part):
         pass  # a file that cannot be used shows now, not at the first validation
 
-    def validate() -> tuple[Scores, float]:
-        confusion, loss, pixels = np.zeros((len(classes), len(classes)), np.int64), 0.0, 0
-        for batch in eval_batches(val_set, config.preprocess, batch_size, data, part):
-            found = jax.device_get(eval_step(state, put(batch, shardings)))
-            confusion, loss, pixels = confusion + found["confusion"], loss + found["loss"], pixels + found["pixels"]
-        return scores(confusion, classes.names, len(val_set)), float(loss) / max(int(pixels), 1)
-
     # ---------------------------------------------------------------- train
     start = done = int(state.step)
     losses = progress.losses
     numbers = range(start, steps)
     batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, part)
-    with make_tracker(out, start, steps, batch_size) as track, caught_signals() as signal:
+    with Tracker(out, start, config, classes) if is_main() else Silence() as track, caught_signals() as signal:
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         for note in notes:
@@ -92,27 +87,28 @@ def train(config: Experiment, out: Path) -> Progress:
                     break
                 state, metrics = train_step(state, put(batch, shardings))
                 losses.append(metrics["loss"])
-                intervals = (every.log_every, every.validate_every, every.save_every)
-                if any(due(step, interval, steps) for interval in intervals) and not np.isfinite(losses).all():
-                    raise InputError(f"the loss is not finite by step {step}; lower optim.learning_rate")
+                if due(step, every.log_every, steps) or due(step, every.validate_every, steps):
+                    check_finite(step, losses, state)
                 if due(step, every.log_every, steps):
                     track.train(step, {"loss": float(np.mean(losses))})
                     losses.clear()
                 if due(step, every.validate_every, steps):
-                    result, loss = validate()
-                    track.validate(step, result, loss)
-                    if progress.is_better(result.miou if every.best_by == "miou" else -loss) and is_main():
+                    found = validate(state)
+                    track.validate(step, found)
+                    if progress.is_better(found.scores.miou if every.best_by == "miou" else -found.loss) and is_main():
                         jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
                 done = step
                 # Of several processes all must leave at the same step, so they ask one another now and then.
                 asked = jax.process_count() == 1 or due(step, every.log_every, steps)
                 number = largest_of_all(signal()) if asked else 0
                 if due(step, every.save_every, steps) or number:
+                    check_finite(step, losses, state)
                     checkpoints.save(state, progress)
                 if number:
                     raise Interrupted(number)
         except InputError:
-            if start < done == int(state.step):  # a training picture that cannot be used: the steps so far are kept
+            # A training picture that cannot be used costs no step. (Of several processes one alone cannot save.)
+            if jax.process_count() == 1 and start < done == int(state.step) and is_finite(state):
                 checkpoints.save(state, progress)
             raise
         checkpoints.save(state, progress)
@@ -120,8 +116,10 @@ def train(config: Experiment, out: Path) -> Progress:
     return progress
 
 
-def make_tracker(out: Path, start: int, steps: int, batch_size: int) -> Tracker | Silence:
-    return Tracker(out, start, steps, batch_size) if is_main() else Silence()
+def check_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
+    """Raises InputError where the run has gone astray; what is saved is older."""
+    if not (np.isfinite(losses).all() and is_finite(state)):
+        raise InputError(f"the loss or a weight is not finite by step {step}; lower optim.learning_rate")
 
 
 def due(step: int, every: int, steps: int) -> bool:

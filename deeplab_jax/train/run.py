@@ -57,5 +57,5 @@ def open_run(config: Experiment, out: Path) -> None:
 
 def what_decides(config: Experiment) -> Experiment:
     """The experiment without what has no bearing on its weights, and so may change when a run goes on."""
-    data = replace(config.data, root=Path(), threads=1)
-    return replace(config, data=data, train=replace(config.train, log_every=1, save_every=1))
+    data = replace(config.data, root=Path(), threads=1, workers=0)
+    return replace(config, data=data, train=replace(config.train, log_every=1, save_every=1, wandb=None))

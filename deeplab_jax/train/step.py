@@ -20,6 +20,8 @@ from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
 from deeplab_jax.train.start import continue_training, transfer_learning
 
+SHOWN = 4  # pictures of a validation that are drawn
+
 
 class TrainState(NamedTuple):
     """All that a step reads and changes. What is random in step n follows from the seed and n."""
@@ -126,7 +128,8 @@ def moving_average(state: TrainState, new: tuple[nnx.State, nnx.State], decay: f
 def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
     """(state, batch) -> sums over the batch's valid pixels.
 
-    `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are.
+    `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are; and
+    `maps`, the most probable classes of the first few pictures.
     """
     classes = config.model.num_classes
 
@@ -135,12 +138,25 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
         images = normalise(batch["image"].astype(jnp.float32) / 255, config.preprocess)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
         valid, chosen = valid_and_chosen(truth)
-        index = jnp.where(valid, chosen * classes + logits.argmax(-1), classes**2)
+        maps = logits.argmax(-1)
+        index = jnp.where(valid, chosen * classes + maps, classes**2)
         confusion = jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
         losses = -pick(jax.nn.log_softmax(logits), chosen)
-        return {"confusion": confusion, "loss": jnp.where(valid, losses, 0).sum(), "pixels": valid.sum()}
+        return {
+            "confusion": confusion,
+            "loss": jnp.where(valid, losses, 0).sum(),
+            "pixels": valid.sum(),
+            "maps": maps[:SHOWN].astype(jnp.uint8),
+        }
 
     return eval_step
+
+
+@jax.jit
+def is_finite(state: TrainState) -> Array:
+    """Whether every weight, statistic and moment is a number."""
+    parts = (state.params, state.stats, state.optimizer)
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parts)]).all()
 
 
 def eval_model(graph: nnx.GraphDef, state: TrainState) -> DeepLab:

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: a progress bar, metrics.jsonl, TensorBoard events and curves.png."""
+"""What a run leaves to look at: a progress bar, metrics.jsonl, TensorBoard events, curves and predictions."""
 
 import json
 import time
@@ -9,14 +9,20 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from deeplab_jax.evaluate.metrics import Scores
+from deeplab_jax.config import Experiment
+from deeplab_jax.data.classes import Classes
+from deeplab_jax.train.charts import beside_truth, draw_curves, draw_predictions
+from deeplab_jax.train.validate import Validation
+from deeplab_jax.train.weights_and_biases import WeightsAndBiases
 
 
 class Tracker:
     """Use as a context manager. On resume, records of steps after `start` are dropped: they will be made again."""
 
-    def __init__(self, folder: Path, start: int, steps: int, batch_size: int):
-        self._folder, self._steps, self._batch_size = folder, steps, batch_size
+    def __init__(self, folder: Path, start: int, config: Experiment, classes: Classes):
+        self._folder, self._classes = folder, classes
+        self._steps, self._batch_size = config.train.steps, config.train.batch_size
+        self._wandb = WeightsAndBiases(folder, config) if config.train.wandb else None
         self._records = [record for record in read_records(folder) if record["step"] <= start]
         kept = folder / "metrics.jsonl.new"
         kept.write_text("".join(json.dumps(record) + "\n" for record in self._records))
@@ -30,7 +36,7 @@ class Tracker:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._task = self._progress.add_task("training", total=steps, completed=start, figures="")
+        self._task = self._progress.add_task("training", total=self._steps, completed=start, figures="")
         self._last = (start, time.perf_counter())
 
     def __enter__(self) -> "Tracker":
@@ -42,6 +48,8 @@ class Tracker:
     ) -> None:
         self._progress.stop()
         self._events.close()
+        if self._wandb:
+            self._wandb.close(exit_code=1 if error else 0)
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -58,17 +66,24 @@ class Tracker:
         if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
             self.say(f"step {step} of {self._steps}: {shown}")
 
-    def validate(self, step: int, result: Scores, loss: float) -> None:
-        """Figures of a validation; its time does not count against images/s."""
+    def validate(self, step: int, found: Validation) -> None:
+        """Figures and pictures of a validation; its time does not count against images/s."""
+        result = found.scores
         figures = {
-            "loss": loss,
+            "loss": found.loss,
             "miou": result.miou,
             "mean_accuracy": result.mean_accuracy,
             "pixel_accuracy": result.pixel_accuracy,
         }
         self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
-        self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {loss:.4f}")
+        self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {found.loss:.4f}")
         draw_curves(self._records, self._folder / "curves.png")
+        rows = beside_truth(found, self._classes)
+        draw_predictions(rows, self._classes, self._folder / "predictions.png")
+        for number, row in enumerate(rows):
+            self._events.add_image(f"val/predictions/{number}", row, step, dataformats="HWC")
+        if self._wandb:
+            self._wandb.show(step, "val/predictions", rows)
         self._last = (step, time.perf_counter())
 
     def _write(self, step: int, split: str, figures: Mapping[str, float | None]) -> None:
@@ -76,9 +91,11 @@ class Tracker:
         self._records.append(record)
         with (self._folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
-        for name, value in figures.items():
-            if value is not None:
-                self._events.add_scalar(f"{split}/{name}", value, step)
+        numbers = {f"{split}/{name}": value for name, value in figures.items() if value is not None}
+        for name, value in numbers.items():
+            self._events.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(step, numbers)
 
 
 class Silence:
@@ -93,7 +110,7 @@ class Silence:
 
     def train(self, step: int, figures: dict[str, float]) -> None: ...
 
-    def validate(self, step: int, result: Scores, loss: float) -> None: ...
+    def validate(self, step: int, found: Validation) -> None: ...
 
 
 def read_records(folder: Path) -> list[dict]:
@@ -101,19 +118,3 @@ def read_records(folder: Path) -> list[dict]:
     path = folder / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
-
-
-def draw_curves(records: list[dict], path: Path) -> None:
-    """Training loss and validation mIoU over the steps."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, miou = figure.subplots(1, 2)
-    panels = ((loss, "train", "loss", "training loss"), (miou, "val", "miou", "validation mIoU"))
-    for axes, split, name, title in panels:
-        chosen = [record for record in records if record["split"] == split]
-        axes.plot([r["step"] for r in chosen], [r[name] for r in chosen], marker="." if split == "val" else None)
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.set_ylim(bottom=0)
-    figure.savefig(path, dpi=100)

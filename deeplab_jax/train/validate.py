@@ -1,0 +1,44 @@
+"""Validation between steps: figures over the whole set, and some of its pictures to look at."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from deeplab_jax.config import Experiment
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.pipeline import Part, eval_batches
+from deeplab_jax.evaluate.metrics import Scores, scores
+from deeplab_jax.train.mesh import Shardings, put
+from deeplab_jax.train.step import TrainState, make_eval_step
+
+
+class Validation(NamedTuple):
+    scores: Scores
+    loss: float  # mean cross-entropy of a valid pixel
+    images: np.ndarray  # (n, h, w, 3) uint8 RGB, the first few as the network sees them
+    truth: np.ndarray  # (n, h, w) uint8
+    maps: np.ndarray  # (n, h, w) uint8, the most probable class
+
+
+def make_validate(
+    config: Experiment, graph: nnx.GraphDef, shardings: Shardings, dataset: Dataset, part: Part
+) -> Callable[[TrainState], Validation]:
+    """state -> its validation; in every process, each of which reads its part."""
+    eval_step = make_eval_step(config, graph, shardings)
+    names, batch_size = dataset.classes.names, config.train.batch_size
+
+    def validate(state: TrainState) -> Validation:
+        confusion, loss, pixels = np.zeros((len(names), len(names)), np.int64), 0.0, 0
+        shown = ()
+        for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, part):
+            found = jax.device_get(eval_step(state, put(batch, shardings)))
+            confusion, loss, pixels = confusion + found["confusion"], loss + found["loss"], pixels + found["pixels"]
+            if not shown:
+                count = min(len(dataset), len(found["maps"]), len(batch["image"]))
+                shown = (batch["image"][:count], batch["mask"][:count], found["maps"][:count])
+        return Validation(scores(confusion, names, len(dataset)), float(loss) / max(int(pixels), 1), *shown)
+
+    return validate

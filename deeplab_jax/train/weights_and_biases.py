@@ -1,0 +1,47 @@
+"""Figures and pictures of a run in Weights & Biases, for those who ask for it."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.config import Experiment, to_dict
+from deeplab_jax.errors import InputError
+
+
+class WeightsAndBiases:
+    """One run there for one run folder, also where it is interrupted and goes on."""
+
+    def __init__(self, folder: Path, config: Experiment):
+        try:
+            import wandb
+        except ImportError:
+            raise InputError("train.wandb needs another package: pip install 'deeplab_jax[wandb]'") from None
+        name = folder / "wandb-id.txt"
+        if not name.exists():
+            name.write_text(uuid.uuid4().hex)
+        try:
+            self._run = wandb.init(
+                project=config.train.wandb,
+                id=name.read_text(),
+                resume="allow",
+                name=folder.resolve().name,
+                dir=folder,
+                config=to_dict(config),
+            )
+        except wandb.Error as error:
+            raise InputError(
+                f"train.wandb={config.train.wandb}: {next(iter(str(error).splitlines()), 'no connection')}; "
+                "run `wandb login`, or set WANDB_MODE=offline"
+            ) from None
+        self._picture = wandb.Image
+
+    def log(self, step: int, figures: dict[str, Any]) -> None:
+        self._run.log(figures, step=step)
+
+    def show(self, step: int, name: str, pictures: list[np.ndarray]) -> None:
+        self._run.log({name: [self._picture(picture) for picture in pictures]}, step=step)
+
+    def close(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)

@@ -45,6 +45,8 @@ def resize(image: np.ndarray, config: PreprocessConfig) -> tuple[np.ndarray, Pla
 def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
     picture, spot = resize(image, config)
+    if picture.shape[:2] == config.size:
+        return picture
     canvas = np.empty((*config.size, 3), image.dtype)
     canvas[:] = np.round(config.padding)
     canvas[spot.window] = picture
@@ -54,6 +56,9 @@ def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
 def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w) uint8 class ids to config.size, nearest neighbour, IGNORE around it."""
     spot = place(mask.shape[0], mask.shape[1], config)
+    fitted = cv2.resize(mask, (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    if fitted.shape == config.size:
+        return fitted
     canvas = np.full(config.size, IGNORE, mask.dtype)
-    canvas[spot.window] = cv2.resize(mask, (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    canvas[spot.window] = fitted
     return canvas

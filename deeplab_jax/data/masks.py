@@ -21,16 +21,26 @@ class IdMasks:
 
     def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
         values = read_ids(example.source)
-        ids = np.full(values.shape, IGNORE, np.uint8)
-        for value in np.unique(values).tolist():
-            label = self.relabel.get(value, value)
-            if label != IGNORE and not 0 <= label < self.classes:
-                raise InputError(
-                    f"{example.source} holds the value {value}, but there are {self.classes} classes (0 to "
-                    f"{self.classes - 1}) and {IGNORE} for void; name every class or correct the mask"
-                )
-            ids[values == value] = label
-        return ids
+        labels = self.labels()
+        wrong = (values < 0) | (values >= len(labels))
+        ids = labels[np.where(wrong, 0, values)]
+        wrong |= ids < 0
+        if wrong.any():
+            raise InputError(
+                f"{example.source} holds the value {values[wrong].min()}, but there are {self.classes} classes (0 to "
+                f"{self.classes - 1}) and {IGNORE} for void; name every class or correct the mask"
+            )
+        return ids.astype(np.uint8)
+
+    def labels(self) -> np.ndarray:
+        """The class id or IGNORE of every value from 0 on; -1 for those that mean nothing."""
+        labels = np.full(max(IGNORE, *self.relabel, 0) + 1, -1, np.int16)
+        labels[: self.classes] = range(self.classes)
+        labels[IGNORE] = IGNORE
+        for value, label in self.relabel.items():
+            if value >= 0:  # published tables have -1 too, which no picture holds
+                labels[value] = label
+        return labels
 
 
 @dataclass(frozen=True)

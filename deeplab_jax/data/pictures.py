@@ -25,14 +25,18 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """(h, w) int32 values; palette pictures give their indices. Raises InputError that names the file."""
+    """(h, w) uint8, or int32 of pictures that may hold more; palette pictures give their indices.
+
+    Raises InputError that names the file.
+    """
     picture = _open(path)
     if picture.mode not in ("1", "L", "P", "I", "I;16"):
         raise InputError(
             f"{path} is a {picture.mode} picture; a mask has one channel that holds class ids, or its colours must be "
             "in a colour table"
         )
-    return np.array(picture).astype(np.int32)
+    values = np.array(picture)
+    return values.astype(np.uint8 if picture.mode in ("1", "L", "P") else np.int32)
 
 
 def read_colours(path: Path) -> np.ndarray:

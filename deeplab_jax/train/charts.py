@@ -37,10 +37,8 @@ def draw_curves(records: list[dict], path: Path) -> None:
     iou = np.array([[r.get(f"iou/{name}") for r in by_split["val"]] for name in names], float)  # None becomes nan
     drawn = classes.imshow(iou, vmin=0, vmax=1, aspect="auto", interpolation="none")
     figure.colorbar(drawn, ax=classes)
-    labels = [
-        f"{name} {value:.2f}" if np.isfinite(value) else f"{name} -"
-        for name, value in zip(names, iou[:, -1], strict=True)
-    ]
+    now = ["-" if np.isnan(value) else f"{value:.2f}" for value in iou[:, -1]]
+    labels = [f"{name} {value}" for name, value in zip(names, now, strict=True)]
     classes.set_yticks(range(len(names)), labels, fontsize=8)
     shown = np.unique(np.linspace(0, len(by_split["val"]) - 1, 6).round().astype(int))
     classes.set_xticks(shown, [str(by_split["val"][i]["step"]) for i in shown])

@@ -19,6 +19,6 @@ config = Experiment(
     data=DataConfig(root=Path("export"), format="coco"),
     preprocess=PreprocessConfig(size=(512, 512), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     augment=AugmentConfig(crop=(257, 257), scale=(0.5, 1.5)),
-    optim=OptimConfig(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, freeze_norms=True),
-    train=TrainConfig(steps=200, batch_size=4, validate_every=50, save_every=100),
+    optim=OptimConfig(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, encoder_factor=0.1, freeze_norms=True),
+    train=TrainConfig(steps=120, batch_size=4, validate_every=40, save_every=40),
 )

@@ -4,6 +4,7 @@ The order of pictures is a function of the seed and the step alone, so a run tha
 batches that an unbroken run would have seen; and so do several processes, each of which reads its part of every batch.
 """
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,4 +93,13 @@ def _batches(rows: Rows, config: DataConfig) -> Iterator[Batch]:
     if config.workers:
         flags.FLAGS.mark_as_parsed()  # Grain asks for flags that only programs of absl's have parsed
         reading = reading.mp_prefetch(grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2))
+        return _copied(iter(reading))
     return iter(reading)
+
+
+def _copied(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Copies of arrays that lie in memory shared with a worker, which is given back at once."""
+    for batch in batches:
+        yield {name: np.array(array) for name, array in batch.items()}
+    del batch, batches
+    gc.collect()  # an iterator of Grain's is in a cycle with the last of its batches

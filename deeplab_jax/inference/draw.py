@@ -24,7 +24,7 @@ def tint(image: np.ndarray, ids: np.ndarray, classes: Classes, opacity: float = 
 
 def beside_legend(picture: Image.Image, classes: Classes) -> Image.Image:
     """The picture with a column of colour swatches and names on its right."""
-    size = max(picture.height // 24, 11)
+    size = max(min(picture.height // 24, picture.width // 40), 11)
     font = ImageFont.load_default(size)
     width = int(max((font.getlength(name) for name in classes.names), default=0)) + 3 * size
     height = max(picture.height, int(1.5 * size * len(classes)) + size)

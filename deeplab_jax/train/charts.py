@@ -32,7 +32,7 @@ def draw_curves(records: list[dict], path: Path) -> None:
     for axes, title in ((loss, "loss"), (miou, "validation mIoU")):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.dataLim.ymax or 1)
 
     iou = np.array([[r.get(f"iou/{name}") for r in by_split["val"]] for name in names], float)  # None becomes nan
     drawn = classes.imshow(iou, vmin=0, vmax=1, aspect="auto", interpolation="none")

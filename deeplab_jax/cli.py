@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,14 +76,29 @@ def train(arguments: Sequence[str]) -> None:
         from deeplab_jax.train import loop
         from deeplab_jax.train.mesh import is_main, join_processes
 
-        if distributed:
-            join_processes()
-        best = loop.train(config, out).best or 0.0
+        with leaving_at_once() if distributed else nullcontext():
+            if distributed:
+                join_processes()
+            best = loop.train(config, out).best or 0.0
         figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
         if is_main():
             say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
 
     tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """On an error this process ends without waiting for the others, which would wait for it in turn."""
+    try:
+        yield
+    except (InputError, OSError, RuntimeError) as error:
+        print_error(next(iter(str(error).splitlines()), type(error).__name__))
+        if not isinstance(error, InputError | OSError):
+            print_error("another process may have ended; see what it said")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def evaluate(

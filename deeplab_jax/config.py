@@ -174,15 +174,11 @@ class TrainConfig:
     wandb: str | None = None  # a project of Weights & Biases, which gets the figures and pictures too
 
     def __post_init__(self):
-        for name in ("steps", "space", "log_every", "validate_every", "save_every"):
+        for name in ("steps", "batch_size", "space", "log_every", "validate_every", "save_every"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("epochs", "validate_epochs", "patience"):
             value = getattr(self, name)
             check(value is None or 0 < value < float("inf"), f"{name}={value} must be positive")
-        check(
-            self.batch_size >= 2,
-            f"batch_size={self.batch_size} must be at least 2: BatchNorm of a single pooled value gives nothing",
-        )
         check(self.seed >= 0, f"seed={self.seed} must not be negative")
 
 
@@ -198,6 +194,13 @@ class Experiment:
     optim: OptimConfig = OptimConfig()
     start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        check(
+            self.train.batch_size >= 2 or self.optim.freeze_norms,
+            "train.batch_size=1 must be at least 2, as BatchNorm of a single pooled value gives nothing; or freeze all "
+            "BatchNorms (optim.freeze_norms)",
+        )
 
 
 def to_dict(config: Any) -> Any:

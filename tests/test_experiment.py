@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import ROOT
 from deeplab_jax import cli
-from deeplab_jax.architecture import XceptionConfig
+from deeplab_jax.architecture import MobileNetV2Config, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
@@ -112,7 +112,7 @@ def test_recipes_fit_their_data_sets(recipe):
     if config.data.format != "coco":  # whose classes are the data's
         layout = importlib.import_module(f"deeplab_jax.data.formats.{config.data.format}")
         assert config.model.num_classes == len(layout.CLASSES)
-    half = isinstance(config.model.encoder, XceptionConfig)
+    half = isinstance(config.model.encoder, XceptionConfig | MobileNetV2Config)
     assert config.preprocess.mean == ((0.5, 0.5, 0.5) if half else PreprocessConfig().mean)
     assert "Measured: " in recipe.read_text() or recipe.stem == "camvid_resnet18"
 

@@ -1,5 +1,7 @@
 """Losses against plain loops and against PyTorch's and segmentation_models_pytorch's."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,26 @@ def test_hard_pixels_are_the_worst_of_every_picture(case):
         kept = losses[: int(np.ceil(0.3 * len(losses)))]
         total, count = total + sum(kept), count + len(kept)
     assert cross_entropy(*case, TERMS["hard pixels"]) == pytest.approx(total / count, rel=1e-6)
+
+
+def test_pixels_of_equal_loss_are_not_counted_beyond_the_share():
+    """Of ten pixels three count: the two of loss log 2, and one of the eight that are certain."""
+    logits, ids = np.zeros((1, 2, 5, 2), np.float32), np.zeros((1, 2, 5), np.int32)
+    logits[..., 0] = 100
+    logits[0, 0, :2] = 0
+    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(ids), LossConfig(hard_pixels=0.3))
+    assert loss == pytest.approx(2 * np.log(2) / 3)
+
+
+def test_pixels_of_weight_0_alone_add_nothing(case):
+    config = LossConfig(class_weights=(0.0, *[1.0] * (CLASSES - 1)), label_smoothing=0.1)
+    assert cross_entropy(case[0], jnp.zeros_like(case[1]), config) == 0
+
+
+def test_focal_loss_is_weighted(case):
+    config = replace(TERMS["focal"], class_weights=tuple(np.arange(1.0, 1 + CLASSES).tolist()))
+    expected = np.mean([-(1 + i) * ((1 - p[i]) ** 0.5) * np.log(p[i]) for p, i in pixels(*case)])
+    assert focal(*case, config) == pytest.approx(expected, rel=1e-6)
 
 
 def test_focal(case):

@@ -16,17 +16,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import QUICK_TO_COMPILE, changed
 from deeplab_jax.config import OptimConfig, StartConfig, TrainConfig, to_dict
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
-from deeplab_jax.train import loop
+from deeplab_jax.train import loop, validate
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.interruption import Interrupted
 from deeplab_jax.train.loop import train
-from deeplab_jax.train.mesh import make_shardings
+from deeplab_jax.train.mesh import make_shardings, put
 from deeplab_jax.train.run import fit_to_data
 from deeplab_jax.train.step import init_state
 from deeplab_jax.train.track import Tracker, read_records
@@ -50,6 +51,21 @@ def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path, num
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experiment, tmp_path):
+    """A validation may take longer than a cluster waits: it is left at once, and its figures are not lost."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(tiny_experiment, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "put", lambda *arguments: signal.raise_signal(signal.SIGTERM) or put(*arguments))
+        with pytest.raises(Interrupted):
+            train(tiny_experiment, broken)
+    assert [record["step"] for record in read_records(broken) if record["split"] == "val"] == []
+    assert [path.name for path in (broken / "checkpoints").iterdir() if path.name == "6"]
+    train(tiny_experiment, broken)
+    records = [[(r["step"], r["split"], r["loss"]) for r in read_records(run)] for run in (whole, broken)]
+    assert records[0] == records[1]
+
+
 def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
     """Also where the interval of the log does not divide that of the checkpoints."""
     experiment = changed(tiny_experiment, steps=6, log_every=5, save_every=3, validate_every=6)
@@ -67,7 +83,7 @@ def saved_states(experiment, folder, steps=(1, 2)):
     checkpoints = Checkpoints(folder)
     for step in steps:
         state = state._replace(step=state.step * 0 + step)
-        checkpoints.save(state, Progress(0.25, 1, [1.5]))
+        checkpoints.save(state, Progress(0.25, 1, step, [1.5]))
     checkpoints.close()
     return state
 
@@ -77,7 +93,7 @@ def test_checkpoints_restore_every_bit(tiny_experiment, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     restored, progress, notes = checkpoints.restore(init_state(tiny_experiment, make_shardings())[1])
     checkpoints.close()
-    assert (progress, notes) == (Progress(0.25, 1, [1.5]), [])
+    assert (progress, notes) == (Progress(0.25, 1, 2, [1.5]), [])
     for old, new in zip(*(jax.tree.leaves(s) for s in (state, restored)), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -86,11 +102,24 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def turn_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def change_progress(step):
+    (path,) = (path for path in (step / "progress").iterdir() if "1.5" in path.read_text())
+    path.write_text(path.read_text().replace("1.5", "1.6"))
+
+
 DAMAGE = {
     "a file cut short": lambda step: cut(max(step.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)),
     "every file cut short": lambda step: [cut(path) for path in step.rglob("*") if path.is_file()],
     "a folder missing": lambda step: shutil.rmtree(step / "state"),
     "no progress": lambda step: shutil.rmtree(step / "progress"),
+    "one bit": lambda step: turn_a_bit(max(step.glob("state/**/*"), key=lambda path: path.stat().st_size)),
+    "another loss": lambda step: change_progress(step),
 }
 
 
@@ -102,9 +131,9 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_experiment
     restored, _, notes = checkpoints.restore(state)
     assert int(restored.step) == 1
     assert notes[0].startswith("warning: the checkpoint of step 2 is damaged (")
-    checkpoints.save(restored._replace(step=restored.step + 1), Progress())
+    checkpoints.save(restored._replace(step=restored.step + 1), Progress(0.25, 1, 2, [1.5]))
     checkpoints.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "damaged-2"]
 
     DAMAGE[damage](tmp_path / "1")
     DAMAGE[damage](tmp_path / "2")
@@ -112,7 +141,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_experiment
     with pytest.raises(InputError, match=r"no checkpoint can be read \(of step 2: .*; put a copy back, or remove"):
         checkpoints.restore(state)
     checkpoints.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "damaged-2"]
 
 
 def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_path):
@@ -136,9 +165,9 @@ def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_pat
 def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, capsys):
     """Figures are made up: the second of four is the best, and two without a gain follow."""
     experiment = changed(tiny_experiment, steps=12, validate_every=2, save_every=100, patience=2)
-    made_up, true_scores = iter([0.2, 0.4, 0.3, 0.3]), loop.scores
+    made_up, true_scores = iter([0.2, 0.4, float("nan"), 0.3]), validate.scores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "scores", lambda *arguments: replace(true_scores(*arguments), miou=next(made_up)))
+        patch.setattr(validate, "scores", lambda *arguments: replace(true_scores(*arguments), miou=next(made_up)))
         progress = train(experiment, tmp_path / "run")
     assert (progress.best, progress.without_gain) == (0.4, 2)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
@@ -174,6 +203,22 @@ def test_epochs_and_parts_of_them_become_steps(tiny_experiment):
             TrainConfig(**fields)
 
 
+def test_the_last_update_is_whole_and_after_the_warm_up(tiny_experiment):
+    classes = Classes(("a", "b", "c", "d", "e"), default_palette(5))
+
+    def fitted(steps, **optim):
+        return fit_to_data(
+            replace(changed(tiny_experiment, **steps), optim=OptimConfig(**optim)), classes, 100
+        ).train.steps
+
+    with pytest.raises(InputError, match=r"10 steps must be a multiple of optim\.accumulate=4; try 12"):
+        fitted({"steps": 10}, accumulate=4)
+    assert fitted({"steps": 12}, accumulate=4) == 12
+    assert fitted({"epochs": 1.0, "batch_size": 10}, accumulate=4) == 12
+    with pytest.raises(InputError, match=r"optim\.warmup=3 must be below the 3 updates of the run"):
+        fitted({"steps": 12}, accumulate=4, warmup=3)
+
+
 def start(experiment: Path, run: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "deeplab_jax", "train", str(experiment), "--out", str(run)]
     command += ["--distributed"] if environment else []
@@ -190,30 +235,43 @@ def write_recipe(folder: Path, experiment) -> Path:
     return recipe
 
 
+def start_two(experiment: Path, run: Path) -> list[subprocess.Popen]:
+    """On loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    where = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(experiment, run, **where, JAX_PROCESS_ID=str(i)) for i in range(2)]
+
+
 def test_two_processes_train_as_one(tiny_experiment, tmp_path):
-    """On loopback; each reads its half of every batch, the other's share comes over the network."""
+    """Each reads its half of every batch; or, where both share every picture, all of it."""
     gentle = replace(
         tiny_experiment,
         optim=OptimConfig(learning_rate=0.01),
         augment=replace(tiny_experiment.augment, crop=(96, 96)),  # as in test_one_device_and_eight_train_alike
     )
     experiment = changed(gentle, steps=5, batch_size=8, validate_every=5, save_every=5)
-    recipe = write_recipe(tmp_path, experiment)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [
-        start(recipe, tmp_path / "two", JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
-        for i in range(2)
-    ]
     train(experiment, tmp_path / "one")
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
-    one, two = (read_records(tmp_path / name) for name in ("one", "two"))
-    assert [(r["step"], r["split"]) for r in one] == [(r["step"], r["split"]) for r in two]
-    np.testing.assert_allclose([r["loss"] for r in one], [r["loss"] for r in two], rtol=1e-4)
-    weights = [load_file(tmp_path / name / "package" / "weights.safetensors") for name in ("one", "two")]
-    for name, array in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
+    for space in (1, 2):
+        recipe = write_recipe(tmp_path, changed(experiment, space=space))
+        run = tmp_path / f"two-{space}"
+        assert [process.wait(timeout=300) for process in start_two(recipe, run)] == [0, 0]
+        one, two = read_records(tmp_path / "one"), read_records(run)
+        assert [(r["step"], r["split"]) for r in one] == [(r["step"], r["split"]) for r in two]
+        np.testing.assert_allclose([r["loss"] for r in one], [r["loss"] for r in two], rtol=1e-4)
+        weights = [load_file(folder / "package" / "weights.safetensors") for folder in (tmp_path / "one", run)]
+        for name, array in weights[0].items():
+            np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
+
+
+def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
+    for mask in (broken / "masks" / "train").iterdir():
+        Image.fromarray(np.full((48, 48), 9, np.uint8)).save(mask)
+    recipe = write_recipe(tmp_path, replace(tiny_experiment, data=replace(tiny_experiment.data, root=broken)))
+    statuses = [process.wait(timeout=100) for process in start_two(recipe, tmp_path / "run")]
+    assert 0 not in statuses
+    assert 1 in statuses
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):

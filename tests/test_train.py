@@ -1,5 +1,6 @@
 """The step, the loop, and what a run leaves behind."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,8 +13,8 @@ from flax import nnx
 from PIL import Image
 
 from conftest import changed
-from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, PreprocessConfig, TrainConfig
-from deeplab_jax.data.augment import normalise
+from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, PreprocessConfig, TrainConfig, to_dict
+from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.errors import InputError
@@ -51,6 +52,12 @@ def run_steps(experiment, devices, steps=5):
     return losses, state
 
 
+def gentle(experiment):
+    return replace(
+        experiment, optim=OptimConfig(learning_rate=0.01), augment=replace(experiment.augment, crop=(96, 96))
+    )
+
+
 def test_one_device_and_eight_train_alike(tiny_experiment):
     """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree; also where two devices
     share every picture.
@@ -59,11 +66,7 @@ def test_one_device_and_eight_train_alike(tiny_experiment):
     steps not too long here, lest the one ReLU in a million that lies within rounding of zero show.
     """
     assert len(jax.devices()) == 8
-    experiment = replace(
-        tiny_experiment,
-        optim=OptimConfig(learning_rate=0.01),
-        augment=replace(tiny_experiment.augment, crop=(96, 96)),
-    )
+    experiment = gentle(tiny_experiment)
     losses_1, state_1 = run_steps(experiment, ONE)
     assert len(set(losses_1)) == 5
     for space in (1, 2):
@@ -99,6 +102,60 @@ def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment)
     statistics = sum(leaf.size for leaf in jax.tree.leaves(state.stats))
     # BatchNorm adds up two sums forward and two backward of every channel, and its own gradients; there are few others.
     assert gradients <= numbers <= gradients + 2 * statistics + 20
+
+
+def test_pictures_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
+    """Convolutions and the resizing of logits need some of the other's rows; a batch of pictures is more than these."""
+    experiment = changed(gentle(tiny_experiment), space=2)
+    shardings = make_shardings(space=2)
+    graph, state = init_state(experiment, shardings)
+    batch = {"image": np.zeros((8, 48, 48, 3), np.uint8), "mask": np.zeros((8, 48, 48), np.uint8)}
+    step = make_train_step(experiment, graph, shardings)
+    program = step.lower(state, put(batch, shardings)).compile().as_text()
+    gathered = re.findall(r"= (.*?) (?:all-gather|all-to-all|collective-broadcast)(?:-start)?\(", program)
+    sizes = [
+        int(np.prod([int(side) for side in shape.split(",") if side]))
+        for result in gathered
+        for shape in re.findall(r"\w+\[([\d,]*)\]", result)
+    ]
+    assert max(sizes, default=0) < np.prod((8, *experiment.augment.crop, 3))
+    assert "collective-permute" in program
+
+
+def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
+    """The loss of the first step, computed again without the step."""
+    graph, state = init_state(tiny_experiment, make_shardings(ONE))
+    dataset = open_dataset(tiny_experiment.data.root, "folder", "train")
+    (batch,) = train_batches(dataset, tiny_experiment.preprocess, 8, range(1), 0, DataConfig())
+    pictures, masks = (jnp.asarray(batch[name]) for name in ("image", "mask"))
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    images, ids = augment(augment_key, pictures, masks, tiny_experiment.augment, tiny_experiment.preprocess)
+    model = nnx.merge(graph, state.params, state.stats, copy=True)
+    outputs = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
+    main, auxiliary = (float(cross_entropy(logits, ids, LossConfig())) for logits in outputs)
+    (loss,), _ = run_steps(tiny_experiment, ONE, steps=1)
+    assert loss == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
+
+
+def test_balance_weighs_classes_by_how_rare_they_are_in_the_training_set(tiny_experiment, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(config, *_):
+        raise Stop(config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", stop)
+        with pytest.raises(Stop) as stopped:
+            train(replace(tiny_experiment, loss=LossConfig(balance=True)), tmp_path / "run")
+    masks = [np.asarray(Image.open(path)) for path in (tiny_experiment.data.root / "masks" / "train").iterdir()]
+    frequencies = [
+        sum((mask == i).sum() for mask in masks) / sum((mask != IGNORE).sum() for mask in masks if (mask == i).any())
+        for i in range(5)
+    ]
+    expected = np.median(frequencies) / frequencies
+    assert stopped.value.args[0].loss.class_weights == pytest.approx(expected.tolist())
+    assert expected.max() > 2 * expected.min()
 
 
 def test_frozen_parts_stay_as_they_are(tiny_experiment):
@@ -208,7 +265,7 @@ def test_run_folder(tiny_experiment, tmp_path):
     run = tmp_path / "run"
     train(tiny_experiment, run)
     assert {path.name.split(".")[0] for path in run.iterdir()} == {
-        "checkpoints", "config", "curves", "events", "metrics", "package", "predictions",
+        "", "checkpoints", "config", "curves", "events", "metrics", "package", "predictions",
     }  # fmt: skip
     records = read_records(run)
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 13))
@@ -219,22 +276,39 @@ def test_run_folder(tiny_experiment, tmp_path):
 
 def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
     run = tmp_path / "run"
-    open_run(tiny_experiment, run)
+
+    def open_and_close(experiment, folder=run):
+        with open_run(experiment, folder):
+            pass
+
+    open_and_close(tiny_experiment)
     (run / "package").mkdir()
     with pytest.raises(InputError, match=r"run holds a run with train\.steps=12, not 13; choose another --out"):
-        open_run(changed(tiny_experiment, steps=13), run)
+        open_and_close(changed(tiny_experiment, steps=13))
     # What has no bearing on the weights may change; so may everything before there is anything to lose.
-    open_run(changed(tiny_experiment, log_every=7), run)
+    elsewhere = DataConfig(tmp_path, "folder", threads=7, workers=2)
+    open_and_close(replace(changed(tiny_experiment, log_every=7, patience=3), data=elsewhere))
     (run / "package").rmdir()
-    open_run(changed(tiny_experiment, steps=13), run)
+    open_and_close(changed(tiny_experiment, steps=13))
     (run / "config.json").write_text('{"architectures": ["Mine"]}')
     with pytest.raises(InputError, match="run exists and holds no run"):
-        open_run(tiny_experiment, run)
+        open_and_close(tiny_experiment)
     assert "Mine" in (run / "config.json").read_text()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="other exists and holds no run"):
-        open_run(tiny_experiment, tmp_path / "other")
+        open_and_close(tiny_experiment, tmp_path / "other")
+
+
+def test_a_folder_is_one_process_s_at_a_time(tiny_experiment, tmp_path):
+    with (
+        open_run(tiny_experiment, tmp_path),
+        pytest.raises(InputError, match="another process is training in"),
+        open_run(tiny_experiment, tmp_path),
+    ):
+        pass
+    with open_run(tiny_experiment, tmp_path):
+        pass
 
 
 def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
@@ -292,7 +366,9 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
-    with pytest.raises(InputError, match=r"the loss or a weight is not finite by step 4; lower optim\.learning_rate"):
+    with pytest.raises(
+        InputError, match=r"is not finite by step 4; begin again in another --out with a lower optim\.learn"
+    ):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "package").exists()
 
@@ -315,17 +391,20 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_packaged(tiny_experim
 
 
 def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment, tmp_path):
-    open_run(tiny_experiment, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(tiny_experiment)))
     (tmp_path / ".deeplab-partial-abc" / "new").mkdir(parents=True)
-    open_run(tiny_experiment, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    (tmp_path / ".deeplab-partial-abc" / "old").mkdir()
+    with open_run(tiny_experiment, tmp_path):
+        pass
+    # Killed between putting the old package aside and the new one in its place, the old one comes back.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "package"]
 
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
         (TrainConfig, {"steps": 0}),
-        (TrainConfig, {"batch_size": 1}),
+        (TrainConfig, {"batch_size": 0}),
         (TrainConfig, {"seed": -1}),
         (TrainConfig, {"log_every": 0}),
         (OptimConfig, {"learning_rate": float("nan")}),

@@ -5,6 +5,9 @@ batches that an unbroken run would have seen; and so do several processes, each 
 """
 
 import gc
+import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,9 +95,22 @@ def _batches(rows: Rows, config: DataConfig) -> Iterator[Batch]:
     reading = batches.to_iter_dataset(threads)
     if config.workers:
         flags.FLAGS.mark_as_parsed()  # Grain asks for flags that only programs of absl's have parsed
-        reading = reading.mp_prefetch(grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
+        reading = reading.mp_prefetch(options, worker_init_fn=_end_with_parent)
         return _copied(iter(reading))
     return iter(reading)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """In a worker: it ends soon after a parent that was killed and could not end it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _copied(batches: Iterator[Batch]) -> Iterator[Batch]:

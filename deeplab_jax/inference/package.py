@@ -81,7 +81,11 @@ def write_package(
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
 
 
 def check_vacant(folder: Path) -> None:

@@ -216,7 +216,7 @@ def resize_bilinear(
     """Bilinear upsampling as two small matrix products.
 
     A matrix product is fast forward and backward on every backend (a gather's gradient is a scatter) and keeps a
-    symbolic batch size exportable. HIGHEST: interpolation weights must not be rounded to bf16 or TF32.
+    symbolic batch size exportable. HIGHEST: of float32, nothing must be rounded to bf16 or TF32.
     """
     for axis, product in enumerate(("Hh,bhwc->bHwc", "Ww,bhwc->bhWc")):
         size_in, size_out = x.shape[1 + axis], size[axis]

@@ -1,14 +1,19 @@
 """Checkpoints of a run. The only file that imports Orbax."""
 
+import json
 import shutil
+import zlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from deeplab_jax.errors import InputError
+from deeplab_jax.train.mesh import is_main, wait_for_all
 from deeplab_jax.train.step import TrainState
 
 
@@ -18,11 +23,12 @@ class Progress:
 
     best: float | None = None  # of validations: mIoU, or the loss negated
     without_gain: int = 0  # validations since the best one
+    validated: int = 0  # the step of the last one
     losses: list[Any] = field(default_factory=list)  # of the steps since the last record of them
 
     def is_better(self, score: float) -> bool:
-        """Whether a validation is the best so far; it is taken note of."""
-        better = self.best is None or score > self.best
+        """Whether a validation is the best so far; it is taken note of. One that is no number never is."""
+        better = not np.isnan(score) and (self.best is None or score > self.best)
         self.best, self.without_gain = (score, 0) if better else (self.best, self.without_gain + 1)
         return better
 
@@ -46,7 +52,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         progress.losses[:] = map(float, progress.losses)
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(asdict(progress)))
+        record = {"progress": asdict(progress), "checksum": checksum(state, progress)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(record))
         before = self._manager.latest_step()
         try:
             self._manager.save(step, args=items)
@@ -60,7 +67,7 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, Progress, list[str]] | None:
         """The newest state that can be read, laid out like the given one, its progress, and what to say of newer ones.
 
-        None where there is no checkpoint. Those that cannot be read are removed once an older one is.
+        None where there is no checkpoint. Those that cannot be read are put aside once an older one is.
 
         Raises:
             InputError: where there are some and none can be read.
@@ -71,12 +78,13 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=items)
-                found, progress = TrainState(*restored["state"]), Progress(**restored["progress"])
+                found, progress = TrainState(*restored["state"]), Progress(**restored["progress"]["progress"])
+                if checksum(found, progress) != restored["progress"]["checksum"]:
+                    raise ValueError("it is not what was saved")
             except Exception as error:  # damage has as many kinds as there are files in a checkpoint
                 damaged[step] = _first_line(error)
                 continue
-            for newer in damaged:
-                self._manager.delete(newer)
+            self._put_aside(damaged)
             return found, progress, [f"warning: the checkpoint of step {n} is damaged ({damaged[n]})" for n in damaged]
         if damaged:
             step, reason = next(iter(damaged.items()))
@@ -86,8 +94,26 @@ class Checkpoints:
             )
         return None
 
+    def _put_aside(self, steps: Collection[int]) -> None:
+        if steps and is_main():
+            for step in steps:
+                aside = self._folder / f"damaged-{step}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._folder / str(step)).rename(aside)
+        if steps:
+            wait_for_all("damaged checkpoints")
+            self._manager.reload()
+
     def close(self) -> None:
         self._manager.close()
+
+
+def checksum(state: TrainState, progress: Progress) -> int:
+    """Of every bit, in all processes alike: each holds a whole copy."""
+    total = zlib.crc32(json.dumps(asdict(progress)).encode())
+    for leaf in jax.tree.leaves(state):
+        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+    return total
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The training loop: data, state, resuming, steps, validation, and the best weights as a package."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from deeplab_jax.config import Experiment
+from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
 from deeplab_jax.data.statistics import balancing_weights, count
@@ -16,7 +18,16 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.interruption import Interrupted, caught_signals
-from deeplab_jax.train.mesh import check_fit, is_main, largest_of_all, make_shardings, part_of_batch, put, wait_for_all
+from deeplab_jax.train.mesh import (
+    Shardings,
+    check_fit,
+    is_main,
+    largest_of_all,
+    make_shardings,
+    part_of_batch,
+    put,
+    wait_for_all,
+)
 from deeplab_jax.train.run import fit_to_data, open_run
 from deeplab_jax.train.start import unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
@@ -40,14 +51,20 @@ def train(config: Experiment, out: Path) -> Progress:
     val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
     config = fit_to_data(config, classes, len(train_set))
-    steps, batch_size, every = config.train.steps, config.train.batch_size, config.train
 
-    # ---------------------------------------------------------------- model and state
-    shardings, part = make_shardings(space=config.train.space), part_of_batch()
+    # ---------------------------------------------------------------- devices and run folder
+    shardings = make_shardings(space=config.train.space)
     check_fit(config, shardings)
-    if is_main():
-        open_run(config, out)
-    wait_for_all("run folder")
+    with open_run(config, out) if is_main() else nullcontext():
+        wait_for_all("run folder")
+        return run(config, out, train_set, val_set, shardings)
+
+
+def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, shardings: Shardings) -> Progress:
+    """`train` in a run folder that is made."""
+    # ---------------------------------------------------------------- model and state
+    data, classes, part = config.data, train_set.classes, part_of_batch(shardings)
+    steps, batch_size, every = config.train.steps, config.train.batch_size, config.train
     if config.loss.balance:
         weights = balancing_weights(count(train_set, data.threads))
         config = replace(config, loss=replace(config.loss, class_weights=weights, balance=False))
@@ -65,6 +82,8 @@ def train(config: Experiment, out: Path) -> Progress:
         untouched = f"; not its {', '.join(left)}" if left else ""
         notes.append(f"starting from the weights of {config.start.package}{untouched}")
         notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
+    else:
+        notes.append("starting from random weights")
     for _ in eval_batches(val_set, config.preprocess, batch_size, data, part):
         pass  # a file that cannot be used shows now, not at the first validation
 
@@ -73,7 +92,22 @@ def train(config: Experiment, out: Path) -> Progress:
     losses = progress.losses
     numbers = range(start, steps)
     batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, part)
-    with Tracker(out, start, config, classes) if is_main() else Silence() as track, caught_signals() as signal:
+    tracker = Tracker(out, start, config, classes) if is_main() else Silence()
+    with tracker as track, caught_signals() as signal:
+
+        def asked_to_leave() -> int:
+            """By a signal, to any process: all leave at the same step."""
+            return largest_of_all(signal())
+
+        def look(step: int) -> None:
+            """Validates, and packages the best so far; left out where the run is to end now, and owed by the next."""
+            if (found := validate(state, asked_to_leave)) is None:
+                return
+            progress.validated = step
+            track.validate(step, found)
+            if progress.is_better(found.scores.miou if every.best_by == "miou" else -found.loss) and is_main():
+                jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
+
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         for note in notes:
@@ -81,6 +115,8 @@ def train(config: Experiment, out: Path) -> Progress:
         if config.loss.class_weights:
             track.say(f"class weights {', '.join(f'{weight:.3g}' for weight in config.loss.class_weights)}")
         try:
+            if start and due(start, every.validate_every, steps) and progress.validated < start:
+                look(start)
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
                 if every.patience and progress.without_gain >= every.patience:
                     track.say(f"no better validation in {progress.without_gain}: stopped after step {done}")
@@ -93,14 +129,15 @@ def train(config: Experiment, out: Path) -> Progress:
                     track.train(step, {"loss": float(np.mean(losses))})
                     losses.clear()
                 if due(step, every.validate_every, steps):
-                    found = validate(state)
-                    track.validate(step, found)
-                    if progress.is_better(found.scores.miou if every.best_by == "miou" else -found.loss) and is_main():
-                        jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
+                    look(step)
                 done = step
-                # Of several processes all must leave at the same step, so they ask one another now and then.
-                asked = jax.process_count() == 1 or due(step, every.log_every, steps)
-                number = largest_of_all(signal()) if asked else 0
+                # Several processes must ask one another, so they do it now and then.
+                often = (
+                    jax.process_count() == 1
+                    or due(step, every.log_every, steps)
+                    or due(step, every.validate_every, steps)
+                )
+                number = asked_to_leave() if often else 0
                 if due(step, every.save_every, steps) or number:
                     check_finite(step, losses, state)
                     checkpoints.save(state, progress)
@@ -112,14 +149,17 @@ def train(config: Experiment, out: Path) -> Progress:
                 checkpoints.save(state, progress)
             raise
         checkpoints.save(state, progress)
-    checkpoints.close()
+        checkpoints.close()
     return progress
 
 
 def check_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
     """Raises InputError where the run has gone astray; what is saved is older."""
     if not (np.isfinite(losses).all() and is_finite(state)):
-        raise InputError(f"the loss or a weight is not finite by step {step}; lower optim.learning_rate")
+        raise InputError(
+            f"the loss or a weight is not finite by step {step}; begin again in another --out with a lower "
+            "optim.learning_rate, from random weights or from the package so far (start.package)"
+        )
 
 
 def due(step: int, every: int, steps: int) -> bool:

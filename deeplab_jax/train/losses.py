@@ -48,7 +48,7 @@ def cross_entropy(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
         losses = jnp.where(valid, (1 - smoothing) * losses + smoothing * everywhere, 0)
     if config.hard_pixels < 1:
         hard = hardest(losses, valid, config.hard_pixels)
-        losses, weight = jnp.where(hard, losses, 0), jnp.where(hard, weight, 0)
+        losses, weight = losses * hard, weight * hard
     return divide(losses.sum(), weight.sum())
 
 
@@ -105,12 +105,17 @@ def jaccard_steps(foreground: Float[Array, "n"]) -> Float[Array, "n"]:
     return jnp.diff(jaccard, prepend=0.0)
 
 
-def hardest(losses: Float[Array, "b h w"], valid: Bool[Array, "b h w"], share: float) -> Bool[Array, "b h w"]:
-    """The pixels of every picture whose loss is among the largest, that share of the valid ones, rounded up."""
+def hardest(losses: Float[Array, "b h w"], valid: Bool[Array, "b h w"], share: float) -> Float[Array, "b h w"]:
+    """1 for the pixels of every picture whose loss is among the largest, that share of the valid ones, rounded up.
+
+    Pixels with the smallest loss of these share what is left evenly: certain pixels all have a loss of 0.
+    """
     flat = jax.lax.stop_gradient(jnp.where(valid, losses, -1).reshape(len(losses), -1))
     count = jnp.ceil(share * valid.sum((1, 2))).astype(int)
     smallest = jnp.take_along_axis(-jnp.sort(-flat), jnp.maximum(count - 1, 0)[:, None], 1)  # b 1
-    return valid & (losses >= smallest[:, :, None])
+    above, level = flat > smallest, flat == smallest
+    left = (count - above.sum(1)) / jnp.maximum(level.sum(1), 1)
+    return jnp.where(valid, (above + left[:, None] * level).reshape(losses.shape), 0.0)
 
 
 def class_weights(config: LossConfig, classes: int) -> Float[Array, "classes"]:
@@ -129,4 +134,4 @@ def pick(values: Logits, ids: Ids) -> Float[Array, "b h w"]:
 
 def divide(total: Scalar, count: Array) -> Scalar:
     """0 where there is nothing to divide by."""
-    return total / jnp.where(count > 0, count, 1)
+    return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0)

@@ -36,6 +36,9 @@ def make_shardings(devices: Sequence[Any] | None = None, space: int = 1) -> Shar
     devices = devices or jax.devices()
     if len(devices) % space:
         raise InputError(f"train.space={space} must divide the number of devices, {len(devices)}")
+    local = jax.local_device_count()
+    if jax.process_count() > 1 and space % local and local % space:
+        raise InputError(f"train.space={space} must divide the {local} devices of every process, or be a multiple")
     mesh = Mesh(np.array(devices).reshape(-1, space), ("data", "space"))
     return Shardings(*(NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",), ("data", "space"))))
 
@@ -55,9 +58,11 @@ def check_fit(config: Experiment, shardings: Shardings) -> None:
         )
 
 
-def part_of_batch() -> Part:
-    """What this process reads of every batch."""
-    return Part(jax.process_index(), jax.process_count())
+def part_of_batch(shardings: Shardings) -> Part:
+    """What this process reads of every batch: the pictures of its devices, which it may share with other processes."""
+    groups = np.asarray(shardings.batch.mesh.devices)
+    mine = [n for n, group in enumerate(groups) if jax.process_index() in {device.process_index for device in group}]
+    return Part(mine[0] // len(mine), len(groups) // len(mine))
 
 
 def put(batch: Batch, shardings: Shardings) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The run folder, and what of an experiment follows from its data."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +30,26 @@ def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment
         return max(round(epochs * images / train.batch_size), 1)
 
     if train.epochs is not None:
-        train = replace(train, steps=steps(train.epochs), epochs=None)
+        rest = -steps(train.epochs) % config.optim.accumulate
+        train = replace(train, steps=steps(train.epochs) + rest, epochs=None)
     if train.validate_epochs is not None:
         train = replace(train, validate_every=steps(train.validate_epochs), validate_epochs=None)
+    accumulate, warmup = config.optim.accumulate, config.optim.warmup
+    if train.steps % accumulate:
+        fitting = -(-train.steps // accumulate) * accumulate
+        raise InputError(f"{train.steps} steps must be a multiple of optim.accumulate={accumulate}; try {fitting}")
+    if warmup >= (updates := train.steps // accumulate):
+        raise InputError(f"optim.warmup={warmup} must be below the {updates} updates of the run")
     return replace(config, train=train)
 
 
-def open_run(config: Experiment, out: Path) -> None:
-    """Makes the run folder, or checks that the run in it is this one. Raises InputError that names the difference."""
+@contextmanager
+def open_run(config: Experiment, out: Path) -> Iterator[None]:
+    """Makes the run folder, or checks that the run in it is this one. Inside, it is this process's alone.
+
+    Raises:
+        InputError: that names the difference, or where another process trains there.
+    """
     path = out / "config.json"
     no_run = InputError(f"{out} exists and holds no run; choose another --out")
     if path.exists():
@@ -50,12 +65,22 @@ def open_run(config: Experiment, out: Path) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise no_run
     out.mkdir(parents=True, exist_ok=True)
-    for left_by_a_killed_run in out.glob(f"{PARTIAL}*"):
-        shutil.rmtree(left_by_a_killed_run)
-    save_json(config, path)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is training in {out}; wait for it or choose another --out") from None
+        for left_by_a_killed_run in out.glob(f"{PARTIAL}*"):
+            if (left_by_a_killed_run / "old").exists() and not (out / "package").exists():
+                (left_by_a_killed_run / "old").rename(out / "package")
+            shutil.rmtree(left_by_a_killed_run)
+        save_json(config, path)
+        yield
 
 
 def what_decides(config: Experiment) -> Experiment:
     """The experiment without what has no bearing on its weights, and so may change when a run goes on."""
     data = replace(config.data, root=Path(), threads=1, workers=0)
-    return replace(config, data=data, train=replace(config.train, log_every=1, save_every=1, wandb=None))
+    start = replace(config.start, package=config.start.package and Path())
+    train = replace(config.train, log_every=1, save_every=1, patience=None, wandb=None)
+    return replace(config, data=data, start=start, train=train)

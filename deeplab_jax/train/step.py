@@ -136,6 +136,7 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
     @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
     def eval_step(state: TrainState, batch: dict[str, Array]) -> dict[str, Array]:
         images = normalise(batch["image"].astype(jnp.float32) / 255, config.preprocess)
+        images = jax.lax.with_sharding_constraint(images, shardings.rows)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
         valid, chosen = valid_and_chosen(truth)
         maps = logits.argmax(-1)

@@ -25,20 +25,23 @@ class Validation(NamedTuple):
 
 def make_validate(
     config: Experiment, graph: nnx.GraphDef, shardings: Shardings, dataset: Dataset, part: Part
-) -> Callable[[TrainState], Validation]:
-    """state -> its validation; in every process, each of which reads its part."""
+) -> Callable[[TrainState, Callable[[], int]], Validation | None]:
+    """(state, asked to leave) -> its validation, or None once asked; in every process, each of which reads its part."""
     eval_step = make_eval_step(config, graph, shardings)
     names, batch_size = dataset.classes.names, config.train.batch_size
 
-    def validate(state: TrainState) -> Validation:
+    def validate(state: TrainState, asked: Callable[[], int]) -> Validation | None:
         confusion, loss, pixels = np.zeros((len(names), len(names)), np.int64), 0.0, 0
         shown = ()
         for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, part):
             found = jax.device_get(eval_step(state, put(batch, shardings)))
-            confusion, loss, pixels = confusion + found["confusion"], loss + found["loss"], pixels + found["pixels"]
+            confusion += found["confusion"]
+            loss, pixels = loss + float(found["loss"]), pixels + int(found["pixels"])
             if not shown:
                 count = min(len(dataset), len(found["maps"]), len(batch["image"]))
                 shown = (batch["image"][:count], batch["mask"][:count], found["maps"][:count])
-        return Validation(scores(confusion, names, len(dataset)), float(loss) / max(int(pixels), 1), *shown)
+            if asked():
+                return None
+        return Validation(scores(confusion, names, len(dataset)), loss / max(pixels, 1), *shown)
 
     return validate

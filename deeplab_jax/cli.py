@@ -350,7 +350,7 @@ def main() -> int:
         print_error(error)
         return 1
     except OSError as error:
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
+        print_error(f"{error.filename or 'while reading or writing'}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt as error:
         print("interrupted; the same command goes on" if name in ("train", "demo") else "interrupted")

@@ -151,7 +151,9 @@ def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_pat
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"step 2 cannot be written \(.*\); the one of step 1 is whole. Make room"):
+        with pytest.raises(
+            InputError, match=r"step 2 cannot be written \(File too large\); the one of step 1 is whole. Make"
+        ):
             checkpoints.save(state._replace(step=state.step + 1), Progress())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,9 +1,12 @@
 """Checkpoints of a run. The only file that imports Orbax."""
 
 import json
+import logging
+import re
 import shutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +59,12 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(record))
         before = self._manager.latest_step()
         try:
-            self._manager.save(step, args=items)
+            with _quiet():
+                self._manager.save(step, args=items)
         except (OSError, ValueError, RuntimeError) as error:  # of the file system, by way of TensorStore or not
             kept = f"the one of step {before} is whole" if before is not None else "there is none yet"
             raise InputError(
-                f"{self._folder}: the checkpoint of step {step} cannot be written ({_first_line(error)}); {kept}. Make "
+                f"{self._folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); {kept}. Make "
                 "room and run the same command again"
             ) from None
 
@@ -82,7 +86,7 @@ class Checkpoints:
                 if checksum(found, progress) != restored["progress"]["checksum"]:
                     raise ValueError("it is not what was saved")
             except Exception as error:  # damage has as many kinds as there are files in a checkpoint
-                damaged[step] = _first_line(error)
+                damaged[step] = _reason(error)
                 continue
             self._put_aside(damaged)
             return found, progress, [f"warning: the checkpoint of step {n} is damaged ({damaged[n]})" for n in damaged]
@@ -116,5 +120,19 @@ def checksum(state: TrainState, progress: Progress) -> int:
     return total
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _reason(error: Exception) -> str:
+    """What the system says, where TensorStore wraps it; else the first line."""
+    system = re.search(r"([A-Z][\w ']+) \[os_error_code", str(error))
+    return system[1] if system else next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, Orbax logs no tracebacks: what fails is raised as well."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -130,7 +130,6 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     losses.clear()
                 if due(step, every.validate_every, steps):
                     look(step)
-                done = step
                 # Several processes must ask one another, so they do it now and then.
                 often = (
                     jax.process_count() == 1
@@ -143,6 +142,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     checkpoints.save(state, progress)
                 if number:
                     raise Interrupted(number)
+                done = step
         except InputError:
             # A training picture that cannot be used costs no step. (Of several processes one alone cannot save.)
             if jax.process_count() == 1 and start < done == int(state.step) and is_finite(state):

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.pictures import list_images, read_image, size_of
+from deeplab_jax.data.pictures import list_images, mend_of_turned, read_image, size_of
 from deeplab_jax.errors import InputError
 
 
@@ -61,9 +61,10 @@ class Files:
         image = read_image(example.image)
         mask = self.read_mask(example, image.shape[:2])
         if image.shape[:2] != mask.shape:
+            mend = mend_of_turned(example.image, image.shape[:2], mask.shape)
             raise InputError(
                 f"{example.source} is {size_of(mask)} but its image {example.image} is {size_of(image)}; "
-                "resize one of them (masks with nearest neighbour)"
+                f"{mend or 'resize one of them (masks with nearest neighbour)'}"
             )
         return Sample(image, mask, example.image.name)
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import struct
 import zlib
 from typing import Any
 
@@ -11,22 +10,11 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.annotations import numbers, take
+from deeplab_jax.data.pictures import FAULTS
 from deeplab_jax.errors import InputError, check
 
 FARTHEST = 1_000_000  # pixels from the picture's corner; beyond it a coordinate is a mistake
 LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow with its length
-
-# What Pillow raises for PNGs that are broken in one way or another.
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 Window = tuple[slice, slice]  # rows and columns of a picture
 
@@ -92,7 +80,7 @@ def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
             fits = picture.width <= width and picture.height <= height
             covered = _covered(picture) if fits else None
-    except _FAULTS:
+    except (*FAULTS, Image.DecompressionBombError):
         raise InputError(f"{where}: data holds no readable PNG") from None
     if covered is None:
         raise InputError(f"{where} is {picture.width}x{picture.height}, but its image {width}x{height}")

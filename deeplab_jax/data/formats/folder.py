@@ -3,8 +3,8 @@
     ROOT/classes.txt          one class name a line, in the order of the mask values from 0
     ROOT/images/train/a.jpg   ROOT/masks/train/a.png      (val and test likewise)
 
-Masks hold class ids (grey or palette PNG) and 255 for void; or colours, if every line of classes.txt ends with one
-(`roof 128 0 0`), where `void 0 0 0` names what is no class.
+Masks hold class ids (grey or palette PNG) and 255 for void. If every line of classes.txt ends with a colour
+(`roof 128 0 0`, and `void 0 0 0` for what is no class), every mask is read as colours, palette and grey ones too.
 
 Instead of folders for the splits, `ROOT/train.txt` and the like can list the names of pictures in `ROOT/images`. With
 neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
@@ -36,8 +36,7 @@ def open(root: Path, split: str) -> Files:
     else:
         examples, unpaired = pair_by_stem(images, masks)
         examples = draw_split(examples, images, split)
-    count = len(classes)
-    return Files(classes, examples, ColourMasks(colours, count) if colours else IdMasks(count), unpaired)
+    return Files(classes, examples, ColourMasks(colours) if colours else IdMasks(len(classes)), unpaired)
 
 
 def listed(path: Path, images: Path, masks: Path) -> list[Example]:
@@ -74,10 +73,12 @@ def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
             raise InputError(f"{path}: the colour of {name!r} must hold values from 0 to 255")
         if (red, green, blue) in table:
             raise InputError(f"{path} gives the colour {red} {green} {blue} twice; every class needs its own")
-        table[red, green, blue] = IGNORE if name == VOID else len(names)
-        if name != VOID:
-            names.append(name)
-            palette.append((red, green, blue))
+        if name.lower() == VOID:
+            table[red, green, blue] = IGNORE
+            continue
+        table[red, green, blue] = len(names)
+        names.append(name)
+        palette.append((red, green, blue))
     check_names(names, path)
     return Classes(tuple(names), tuple(palette)), table
 

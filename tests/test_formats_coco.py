@@ -61,7 +61,7 @@ def test_roboflow_export(split, folder, count):
 def test_one_file_for_all_splits():
     root = sample("coco_tony607_nuts")
     splits = {split: coco.open(root, split) for split in ("train", "val", "test")}
-    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 14, "val": 2, "test": 2}
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 16, "val": 1, "test": 1}
     assert len({example.image for dataset in splits.values() for example in dataset.examples}) == 18
     for dataset in splits.values():
         check_files(dataset)

@@ -142,7 +142,8 @@ def test_cityscapes_faults(tmp_path):
     )
     for name in ("a_gtFine_labelIds", "a_gtFine_labelTrainIds", "a_gtFine_instanceIds", "b_gtFine_labelTrainIds"):
         save_mask(tmp_path / f"gtFine/val/bonn/{name}.png", [[0] * 3] * 2)
-    (scene / "._a_leftImg8bit.png").write_text("a resource fork")
+    for fork in (scene / "._a_leftImg8bit.png", tmp_path / "gtFine/val/bonn/._a_gtFine_labelIds.png"):
+        fork.write_text("a resource fork")
     dataset = cityscapes.open(tmp_path, "val")
     assert len(dataset) == 1
     assert [path.name for path in dataset.unpaired] == ["b_gtFine_labelTrainIds.png"]

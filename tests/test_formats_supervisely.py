@@ -235,12 +235,12 @@ def test_splits_by_tag(tmp_path):
     assert pickle.loads(pickle.dumps(dataset))[1].mask.all()
 
 
-def test_splits_by_chance(tmp_path):
+def test_splits_by_names(tmp_path):
     write(tmp_path, *[annotation()] * 6, folder="a")
     write(tmp_path, *[annotation()] * 4, folder="b")
     (tmp_path / "train").mkdir()  # no data set: it has no img
     images = {s: {e.image for e in supervisely.open(tmp_path, s).examples} for s in ("train", "val", "test")}
-    assert [len(chosen) for chosen in images.values()] == [8, 1, 1]
+    assert [len(chosen) for chosen in images.values()] == [7, 1, 2]
     assert len(set().union(*images.values())) == 10
 
 

@@ -4,8 +4,7 @@
     ROOT/valid/_annotations.coco.json         ROOT/valid/*.jpg     (as Roboflow exports it)
     ROOT/annotations.json                     ROOT/images/*.jpg    (or ROOT/*.jpg; the one JSON file of any name)
 
-The last one has no splits: every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every
-time.
+The last one has no splits: every picture is put into train, val or test by its name, about 80 : 10 : 10.
 """
 
 import re
@@ -18,13 +17,13 @@ from typing import Any
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, relative, take
 from deeplab_jax.data.classes import Classes, default_palette
-from deeplab_jax.data.dataset import Example, Files, draw_split, find_split
+from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.figures import FARTHEST
 from deeplab_jax.data.instances import Annotated, Instance, Polygons, polygon_tools, read_mask, read_segmentation
+from deeplab_jax.data.splits import draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
 
 EXPORTED = "_annotations.coco.json"  # Roboflow's name
-ALIASES = {"train": "train(?:ing)?", "val": "val(?:id(?:ation)?)?"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def find_layout(root: Path, split: str) -> Layout:
 
 def find_json(paths: list[Path], split: str) -> Path:
     """`instances_val.json`, or else the only one such as `instances_val2017.json`; but not `instances_valley.json`."""
-    name = f"instances_{ALIASES.get(split, re.escape(split))}"
+    name = f"instances_({'|'.join(map(re.escape, names_of(split)))})"
     for ending in ("", "[^a-z].*"):
         found = [path for path in paths if re.fullmatch(name + ending, path.stem)]
         if len(found) > 1:

@@ -3,7 +3,7 @@
     ROOT/meta.json   ROOT/ds1/img/a.jpg   ROOT/ds1/ann/a.jpg.json
 
 A split is the data set of that name (`train`, `val` and the like), or else every picture with an image tag of that
-name. With neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
+name. With neither, every picture is put into train, val or test by its name, about 80 : 10 : 10.
 
 The format `supervisely:background=floor,neutral=ignore` names the two special classes, if they have other names.
 """
@@ -20,9 +20,10 @@ import numpy as np
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, check_size, take
 from deeplab_jax.data.classes import Classes, Colour
-from deeplab_jax.data.dataset import Example, Files, draw_split, find_split
+from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.figures import draw_figure
 from deeplab_jax.data.pictures import list_images
+from deeplab_jax.data.splits import draw_split, find_split
 from deeplab_jax.errors import InputError, check
 
 BACKGROUND = ("background", "bg", "__bg__")
@@ -96,7 +97,7 @@ def pair(folder: Path) -> list[Example]:
 
 
 def choose(examples: list[Example], others: list[str], root: Path, split: str) -> list[Example]:
-    """Those tagged with the split, or a part by chance where none has a tag.
+    """Those tagged with the split, or a part of them where none has a tag of a split.
 
     Raises:
         InputError: where there are other tags only, or other splits, which are data sets.

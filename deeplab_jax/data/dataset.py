@@ -1,7 +1,7 @@
 """What every layout of data set comes down to: samples with an image and a mask of class ids."""
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -114,3 +114,11 @@ def missing(example: Example) -> str:
     others = sorted(path.name for path in example.source.parent.glob(f"{glob.escape(example.source.stem)}.*"))
     hint = f", but there is {others[0]}; save masks as PNG" if others else ""
     return f"{example.image} has no mask: {example.source} is missing{hint}"
+
+
+def tally(found: Iterable[tuple[str, str]]) -> list[str]:
+    """A note on every kind of finding, with its count and the first name, of pairs of what was found and where."""
+    names: dict[str, list[str]] = {}
+    for what, name in found:
+        names.setdefault(what, []).append(name)
+    return [f"{len(where)} {what}, such as {where[0]}" for what, where in names.items()]

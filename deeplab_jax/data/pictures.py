@@ -136,14 +136,15 @@ def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is no folder")
-    images = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    images = sorted(path for path in folder.iterdir() if is_image(path))
     if not images:
         raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return images
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is one by its name; what macOS leaves beside files is none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _read_bytes(path: Path) -> bytes:

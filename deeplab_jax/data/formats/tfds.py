@@ -38,6 +38,7 @@ class Masks:
     classes: Classes
     ids: Mapping[int, int]  # every value a mask may hold -> class id or IGNORE
     in_red: bool = False  # whether masks are colour pictures with the value in the red channel
+    notes: tuple[str, ...] = ()  # what looks like a mistake
 
 
 def with_palette(names: Iterable[str]) -> Classes:
@@ -104,6 +105,10 @@ class Prepared:
     @property
     def classes(self) -> Classes:
         return self.masks.classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.masks.notes
 
     def __len__(self) -> int:
         return len(self.records)
@@ -223,30 +228,42 @@ def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
 
 def find_masks(folder: Path, key: str, feature: Any) -> Masks:
     """Classes with the names that stand beside the shards, or numbered."""
-    names = folder / f"{key}.labels.txt"
+    names, notes = folder / f"{key}.labels.txt", ()
     if names.is_file():
         classes = with_palette(read_class_names(names))
     else:
-        count = getattr(feature, "num_classes", None) or largest_value(folder, key) + 1
+        count = getattr(feature, "num_classes", None)
+        if not count:
+            values = values_of(folder, key)
+            count, notes = max(values) + 1, gaps(values)
         check(count < IGNORE, f"{folder} has {count} classes; masks of 8 bits can hold {IGNORE - 1} and void")
         classes = with_palette(f"class_{id}" for id in range(count))
-    return Masks(key, classes, {id: id for id in range(len(classes))})
+    return Masks(key, classes, {id: id for id in range(len(classes))}, notes=notes)
+
+
+def gaps(values: Sequence[int]) -> tuple[str, ...]:
+    """A note where most ids up to the largest occur nowhere."""
+    if 2 * len(values) > max(values):
+        return ()
+    some = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+    return (f"{len(values)} of the values 0 to {max(values)} are in masks: {some}; are they grey levels?",)
 
 
 @functools.cache
-def largest_value(folder: Path, key: str) -> int:
-    """Of any mask of a builder, except IGNORE. Raises InputError where it cannot be that of a class."""
+def values_of(folder: Path, key: str) -> tuple[int, ...]:
+    """All that any mask of a builder holds, except IGNORE. Raises InputError where they cannot be those of classes."""
     records = open_records(_import_tfds().builder_from_directory(str(folder)), "all", (key,))
-    largest = 0
+    found: set[int] = set()
     for index in range(len(records)):
         values = decode_mask(records[index][key], f"the mask of example {index} of {records.place}", in_red=False)
-        largest = max(largest, int(values.max(initial=0, where=values != IGNORE)))
+        found |= set(np.unique(values).tolist())
+    largest = max(found - {IGNORE}, default=0)
     if not 0 < largest < IGNORE:
         raise InputError(
             f"the masks {key} in {folder} hold values up to {largest}, besides {IGNORE} for void, which are no "
             "class ids; prepare the builder anew with ids in its masks"
         )
-    return largest
+    return tuple(sorted(found - {IGNORE}))
 
 
 def decode_image(data: bytes, place: str) -> np.ndarray:

@@ -164,6 +164,15 @@ def test_files_that_are_no_pictures(tmp_path, data):
             read(tmp_path / "b.png")
 
 
+def test_faults_name_files_and_nothing_of_this_program(tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    for read in (read_image, read_ids):
+        with pytest.raises(InputError) as error:
+            read(tmp_path / "a.png")
+        reason = "cannot be read as a picture (it is of no known format); replace or remove it"
+        assert str(error.value) == f"{tmp_path / 'a.png'} {reason}"
+
+
 def test_damaged_tags_do_no_harm(tmp_path):
     """A text becomes a number to Pillow, which then cannot write the tags again."""
     exif, file = with_tag(6), io.BytesIO()

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from deeplab_jax.errors import InputError
 
@@ -78,6 +78,8 @@ def decode(source: Path | bytes, place: str, mend: str) -> Image.Image:
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{place} has more than {most} pixels, the most that is read; cut it up") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{place} cannot be read as a picture (it is of no known format); {mend}") from None
     except FAULTS as error:
         raise InputError(f"{place} cannot be read as a picture ({_first_line(error)}); {mend}") from None
     return picture

@@ -290,6 +290,7 @@ def test_missing_files(tmp_path):
     write(tmp_path, annotation(), annotation())
     (tmp_path / "train/img/0.png").unlink()
     (tmp_path / "train/ann/1.png.json").unlink()
+    (tmp_path / "train/ann/._1.png.json").write_text("a resource fork")
     dataset = supervisely.open(tmp_path, "train")
     assert dataset.unpaired == [tmp_path / "train/ann/0.png.json"]
     with pytest.raises(InputError, match=r"train/img/1.png has no mask: .*/train/ann/1.png.json is missing"):

@@ -286,7 +286,7 @@ def load_json(kind: Any, path: Path) -> Any:
 def read_json(path: Path) -> Any:
     """What a JSON file says. Raises InputError that names the file where it is absent or no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -41,6 +41,12 @@ def test_faults_name_the_field(tiny_config, change, message):
         from_dict(ModelConfig, to_dict(tiny_config) | change)
 
 
+def test_json_with_a_byte_order_mark(tiny_experiment, tmp_path):
+    save_json(tiny_experiment, tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.json").read_bytes())
+    assert load_json(Experiment, tmp_path / "a.json") == tiny_experiment
+
+
 def test_json_that_is_none(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match=r"a\.json is not a readable JSON file"):

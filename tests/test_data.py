@@ -49,6 +49,15 @@ def test_voc(tmp_path):
         open_dataset(tmp_path, "voc", "val")
     with pytest.raises(InputError, match=r"train.txt is missing; --data.root must be the folder that holds JPEGImages"):
         open_dataset(tmp_path, "voc", "train")
+    names.write_bytes(b"\xef\xbb\xbf2007_000001\r\n")
+    assert len(open_dataset(tmp_path, "voc", "val")) == 1
+    for line in ("2007_000001 1", "2007_000001.jpg", "/JPEGImages/2007_000001", "2007_000001.jpg 2007_000001.png"):
+        names.write_text(f"{line}\n")
+        with pytest.raises(InputError, match=r"a line must be one name without folder and suffix, such as 2007_000032"):
+            open_dataset(tmp_path, "voc", "val")
+    names.write_text("2007_000001\n" * 2)
+    with pytest.raises(InputError, match=r"val.txt names '2007_000001' 2 times; list every picture once"):
+        open_dataset(tmp_path, "voc", "val")
 
 
 def test_voc_masks_hold_ids_not_colours():
@@ -71,26 +80,6 @@ def test_folder(shapes_folder):
     assert dataset.classes.names == ("background", "disc", "bar", "polygon", "ring")
     np.testing.assert_array_equal(sample.image, np.asarray(Image.open(shapes_folder / "images" / "val" / sample.name)))
     np.testing.assert_array_equal(sample.mask, np.asarray(Image.open(shapes_folder / "masks" / "val" / sample.name)))
-
-
-def test_folder_without_splits_is_split_by_chance_but_always_alike(tmp_path):
-    (tmp_path / "classes.txt").write_text("a\nb\n")
-    for kind in ("images", "masks"):
-        (tmp_path / kind).mkdir()
-        for i in range(20):
-            picture = Image.new("RGB" if kind == "images" else "L", (4, 4))
-            picture.save(tmp_path / kind / f"{i}.png")
-    names = {s: [e.image.name for e in open_dataset(tmp_path, "folder", s).examples] for s in ("train", "val", "test")}
-    assert {split: len(chosen) for split, chosen in names.items()} == {"train": 16, "val": 2, "test": 2}
-    assert len({name for chosen in names.values() for name in chosen}) == 20
-    assert names["val"] == [e.image.name for e in open_dataset(tmp_path, "folder", "val").examples]
-
-    for i in range(3, 20):
-        (tmp_path / "images" / f"{i}.png").unlink()
-    assert [len(open_dataset(tmp_path, "folder", s)) for s in ("train", "val", "test")] == [1, 1, 1]
-    (tmp_path / "images" / "0.png").unlink()
-    with pytest.raises(InputError, match="holds 2 images; a split into train, val and test needs at least 3"):
-        open_dataset(tmp_path, "folder", "train")
 
 
 @pytest.fixture
@@ -289,6 +278,13 @@ def test_pad_puts_the_picture_in_the_corner_and_never_enlarges_it(height, width,
         np.testing.assert_allclose(found[spot.window], picture / 127.5 - 1, atol=1e-6)
     mask = fit_mask(np.ones((height, width), np.uint8), config)
     np.testing.assert_array_equal(mask == IGNORE, outside)
+
+
+def test_masks_are_sampled_at_the_middle_of_pixels():
+    """As OpenCV resizes pictures; its usual nearest neighbour takes the upper left ones."""
+    mask = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    fitted = fit_mask(mask, PreprocessConfig(size=(4, 4), resize_mode="stretch"))
+    np.testing.assert_array_equal(fitted, mask[1::2, 1::2])
 
 
 def test_masks_are_resized_without_new_values():

@@ -61,7 +61,7 @@ def test_roboflow_export(split, folder, count):
 def test_one_file_for_all_splits():
     root = sample("coco_tony607_nuts")
     splits = {split: coco.open(root, split) for split in ("train", "val", "test")}
-    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 14, "val": 2, "test": 2}
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 16, "val": 1, "test": 1}
     assert len({example.image for dataset in splits.values() for example in dataset.examples}) == 18
     for dataset in splits.values():
         check_files(dataset)
@@ -202,7 +202,70 @@ def test_smaller_ones_lie_on_top_and_crowds_below(tmp_path):
     expected = MASK.copy()
     expected[0, 4:] = IGNORE
     expected[3, 5] = 2
-    np.testing.assert_array_equal(coco.open(write(tmp_path, said), "val")[0].mask, expected)
+    dataset = coco.open(write(tmp_path, said), "val")
+    np.testing.assert_array_equal(dataset[0].mask, expected)
+    assert dataset.notes == ["3 annotations have no outline and stay background, such as 0.png"]
+
+
+NONE = "annotations have no outline and stay background"
+SHARES = "outlines lie between 0 and 1, which is read as pixels and not as shares of the picture"
+NOTHING = "outlines are flat or lie outside of their picture"
+
+
+@pytest.mark.parametrize(
+    ("value", "note"),
+    [
+        ([], NONE),
+        ([[1, 2, 3, 4]], NONE),
+        ([[0, 0, 0.6, 0, 0.6, 1, 0, 1]], SHARES),
+        ([[2, 1, 2, 1, 2, 1]], NOTHING),
+        ([[1, 2, 5, 2, 3, 2]], NOTHING),
+        ([[6, 1, 9, 1, 9, 3]], NOTHING),
+        ([[1, -1, 5, -1, 5, -2]], NOTHING),
+        ({"size": [4, 6], "counts": [24]}, NOTHING),
+        ([[6, 1, 9, 1, 9, 3], [5, 1, 7, 1, 7, 5]], None),
+        ([[-3, -3, 0.5, -3, 0.5, 0.5]], None),
+    ],
+)
+def test_outlines_that_look_wrong_are_noted(tmp_path, value, note):
+    said = document(2)
+    said["annotations"][2]["segmentation"] = said["annotations"][3]["segmentation"] = value
+    assert coco.open(write(tmp_path, said, count=2), "val").notes == ([f"2 {note}, such as 1.png"] if note else [])
+    said["annotations"][2]["iscrowd"] = said["annotations"][3]["iscrowd"] = 1
+    assert coco.open(write(tmp_path, said), "val").notes == []
+
+
+def test_pictures_that_are_not_listed_are_noted(tmp_path):
+    write(tmp_path, document(), count=3)
+    (tmp_path / "val/._0.png").write_text("a resource fork")
+    assert coco.open(tmp_path, "val").notes == ["2 pictures are not in instances_val.json, such as 1.png"]
+    (tmp_path / "val").rename(tmp_path / "images")  # which other splits may have too
+    assert coco.open(tmp_path, "val").notes == []
+
+
+def test_a_split_without_any_thing(tmp_path):
+    """All background, if other splits tell that there are things."""
+    empty = {**document(), "annotations": []}
+    write(write(tmp_path, document(), "train/_annotations.coco.json", "train"), empty, "val/_annotations.coco.json")
+    assert not coco.open(tmp_path, "val")[0].mask.any()
+    boxes = document()
+    for annotation in boxes["annotations"]:
+        annotation["segmentation"] = []
+    write(tmp_path, boxes, "val/_annotations.coco.json")
+    with pytest.raises(
+        InputError, match=r"val/_annotations.coco.json: no annotation has a segmentation; boxes are not"
+    ):
+        coco.open(tmp_path, "val")
+
+
+def test_folders_that_only_begin_like_a_split(tmp_path):
+    write(tmp_path, document(), pictures="images")
+    for name in ("val_masks", "values", "val2017_old"):
+        write(tmp_path, document(), pictures=name)
+    assert coco.open(tmp_path, "val").examples[0].image == tmp_path / "images/0.png"
+    for name in ("val_1", "val2017"):
+        write(tmp_path, document(), pictures=name)
+        assert coco.open(tmp_path, "val").examples[0].image == tmp_path / name / "0.png"
 
 
 def test_outlines_are_filled_as_coco_fills_them():
@@ -267,5 +330,6 @@ def test_without_pycocotools(tmp_path, monkeypatch):
         coco.open(tmp_path, "val")
     for annotation in said["annotations"]:
         annotation["segmentation"] = {"size": [4, 6], "counts": [8, 16]}
+    said["annotations"].append({**said["annotations"][0], "segmentation": []})
     write(tmp_path, said)
     assert (coco.open(tmp_path, "val")[0].mask[:, 2:] > 0).all()

@@ -126,7 +126,7 @@ def test_cityscapes_every_label(tmp_path):
     np.testing.assert_array_equal(dataset[0].mask, np.vectorize(TRAIN_IDS.get)(values))
 
     save_mask(mask, [[7, 34]])
-    assert_fault(r"a_gtFine_labelIds.png holds the value 34", lambda: dataset[0])
+    assert_fault(r"labelIds.png holds the value 34, but the masks .* hold 0 to 33 and 255", lambda: dataset[0])
 
 
 def test_cityscapes_faults(tmp_path):
@@ -142,7 +142,8 @@ def test_cityscapes_faults(tmp_path):
     )
     for name in ("a_gtFine_labelIds", "a_gtFine_labelTrainIds", "a_gtFine_instanceIds", "b_gtFine_labelTrainIds"):
         save_mask(tmp_path / f"gtFine/val/bonn/{name}.png", [[0] * 3] * 2)
-    (scene / "._a_leftImg8bit.png").write_text("a resource fork")
+    for fork in (scene / "._a_leftImg8bit.png", tmp_path / "gtFine/val/bonn/._a_gtFine_labelIds.png"):
+        fork.write_text("a resource fork")
     dataset = cityscapes.open(tmp_path, "val")
     assert len(dataset) == 1
     assert [path.name for path in dataset.unpaired] == ["b_gtFine_labelTrainIds.png"]
@@ -204,7 +205,7 @@ def test_ade20k_with_folders_for_the_splits(tmp_path):
         r"images/test is missing; .*images has folders for other splits", lambda: ade20k.open(tmp_path, "test")
     )
     save_mask(tmp_path / "annotations/validation/0.png", [[151]])
-    assert_fault(r"validation/0.png holds the value 151, but there are 150 classes", lambda: dataset[0])
+    assert_fault(r"0.png holds the value 151, but the masks of this data set hold 0 to 150 and 255", lambda: dataset[0])
     assert_fault(r"absent/images is missing; --data.root must be", lambda: ade20k.open(tmp_path / "absent", "val"))
 
 

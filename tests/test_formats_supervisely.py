@@ -187,12 +187,16 @@ def test_pngs_of_all_kinds(tmp_path):
     indices = Image.fromarray(covered.astype(np.uint8), "P")
     indices.putpalette([7, 7, 7, 9, 9, 9])
     for picture in (grey, grey.convert("1"), grey.convert("RGB"), alpha, alpha.convert("LA"), indices):
-        mask = mask_of(tmp_path, bitmap(picture, (4, 3)))
-        np.testing.assert_array_equal(mask[3:5, 4:7], covered * 2, err_msg=picture.mode)
-        assert mask.sum() == 8
+        for shape in ("bitmap", "alpha_mask"):
+            mask = mask_of(tmp_path, {**bitmap(picture, (4, 3)), "geometryType": shape})
+            np.testing.assert_array_equal(mask[3:5, 4:7], covered * 2, err_msg=picture.mode)
+            assert mask.sum() == 8
     inverse = grey.point(lambda value: 255 - value)
     inverse.info["transparency"] = 255
     np.testing.assert_array_equal(mask_of(tmp_path, bitmap(inverse, (4, 3)))[3:5, 4:7], covered * 2)
+    packed = bitmap(alpha, (4, 3))
+    packed["bitmap"]["data"] = base64.b64encode(zlib.decompress(base64.b64decode(packed["bitmap"]["data"]))).decode()
+    np.testing.assert_array_equal(mask_of(tmp_path, packed)[3:5, 4:7], covered * 2)
 
 
 def test_figures_that_cover_nothing(tmp_path):
@@ -201,6 +205,11 @@ def test_figures_that_cover_nothing(tmp_path):
     others += [{"classTitle": "cat", "geometryType": kind, "nodes": {}} for kind in ("graph", "cuboid")]
     flat = {"classTitle": "cat", "points": points}
     assert not mask_of(tmp_path, *others, flat, {**flat, "points": {"exterior": []}}).any()
+    write(tmp_path, annotation(), annotation(others[0], POLYGON, others[1]), annotation(others[0]), {"objects": 1})
+    assert supervisely.open(tmp_path, "train").notes == [
+        "2 line figures cover no pixel and are left out, such as 1.png",
+        "1 point figures cover no pixel and are left out, such as 1.png",
+    ]
 
 
 @pytest.mark.parametrize("title", ["background", "BG", "__bg__"])
@@ -235,12 +244,40 @@ def test_splits_by_tag(tmp_path):
     assert pickle.loads(pickle.dumps(dataset))[1].mask.all()
 
 
-def test_splits_by_chance(tmp_path):
+@pytest.mark.parametrize(("tag", "split"), [("validation", "val"), ("valid", "val"), ("training", "train")])
+def test_other_names_of_tags(tmp_path, tag, split):
+    write(tmp_path, tagged("test"), tagged("sunny", tag), annotation(), folder="ds1")
+    assert [e.image.name for e in supervisely.open(tmp_path, split).examples] == ["1.png"]
+
+
+def test_tags_that_name_no_split(tmp_path):
+    write(tmp_path, tagged("sunny"), annotation(), tagged("rain"), annotation(), folder="ds1")
+    images = [e.image for split in ("train", "val", "test") for e in supervisely.open(tmp_path, split).examples]
+    assert len(images) == len(set(images)) == 4
+    assert len(supervisely.open(tmp_path, "sunny")) == 1
+    with pytest.raises(InputError, match=r"split 'fog' is not known; choose one of train, val, test"):
+        supervisely.open(tmp_path, "fog")
+
+
+def test_data_sets_inside_of_others(tmp_path):
+    for folder in ("train", "train/datasets/a", "train/datasets/a/datasets/b", "val/datasets/c", "extra"):
+        write(tmp_path, annotation(POLYGON), folder=folder)
+    dataset = supervisely.open(tmp_path, "train")
+    check_files(dataset)
+    names = [str(example.image.relative_to(tmp_path / "train")) for example in dataset.examples]
+    assert names == ["img/0.png", "datasets/a/img/0.png", "datasets/a/datasets/b/img/0.png"]
+    assert dataset.notes == ["1 data sets are no split and left out, such as extra"]
+    assert len(supervisely.open(tmp_path, "val")) == len(supervisely.open(tmp_path, "extra")) == 1
+    with pytest.raises(InputError, match=r"/test does not exist or is no folder; there is train, val"):
+        supervisely.open(tmp_path, "test")
+
+
+def test_splits_by_names(tmp_path):
     write(tmp_path, *[annotation()] * 6, folder="a")
     write(tmp_path, *[annotation()] * 4, folder="b")
     (tmp_path / "train").mkdir()  # no data set: it has no img
     images = {s: {e.image for e in supervisely.open(tmp_path, s).examples} for s in ("train", "val", "test")}
-    assert [len(chosen) for chosen in images.values()] == [8, 1, 1]
+    assert [len(chosen) for chosen in images.values()] == [7, 1, 2]
     assert len(set().union(*images.values())) == 10
 
 
@@ -253,6 +290,7 @@ def test_missing_files(tmp_path):
     write(tmp_path, annotation(), annotation())
     (tmp_path / "train/img/0.png").unlink()
     (tmp_path / "train/ann/1.png.json").unlink()
+    (tmp_path / "train/ann/._1.png.json").write_text("a resource fork")
     dataset = supervisely.open(tmp_path, "train")
     assert dataset.unpaired == [tmp_path / "train/ann/0.png.json"]
     with pytest.raises(InputError, match=r"train/img/1.png has no mask: .*/train/ann/1.png.json is missing"):

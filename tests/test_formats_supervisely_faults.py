@@ -38,6 +38,14 @@ def png(*size: int) -> bytes:
         (put("objects", 0, []), r"objects\[0\] must be an object with the key classTitle, not \[\]"),
         (put("objects", 0, "classTitle", "cow"), r"objects\[0\]: classTitle 'cow' is no class of meta.json; add it"),
         (put("objects", 0, "geometryType", 5), r"objects\[0\]: geometryType must be a text, not 5"),
+        (
+            put("objects", 1, "geometryType", "polygn"),
+            r"objects\[1\]: figures of the type 'polygn' cannot be read",
+        ),
+        (
+            put("objects", 1, "geometryType", "any"),
+            r"objects\[1\]: figures of the type 'any' cannot be read; draw",
+        ),
         (put("objects", 0, "bitmap", None), r"objects\[0\]: bitmap must be an object, not None"),
         (put("objects", 0, "bitmap", "origin", [1]), r"objects\[0\]: bitmap: origin must be x and y in pixels"),
         (put("objects", 0, "bitmap", "origin", [1, 1e300]), r"bitmap: origin must be x and y in pixels"),

@@ -88,6 +88,15 @@ def test_names_of_classes(tfds, tmp_path):
     assert reader.open(tmp_path, "train", "counted").classes.names == ("class_0", "class_1", "class_2", "class_3")
 
 
+def test_grey_levels_are_noted(tfds, tmp_path):
+    for name, values in (("few", (0, 1, 2, 4, IGNORE)), ("grey", (0, 38, 75, 113))):
+        prepare_pictures(tfds, tmp_path, draw(values), name=name)
+    assert reader.open(tmp_path, "val", "few").notes == ()
+    dataset = reader.open(tmp_path, "val", "grey")
+    assert len(dataset.classes) == 114
+    assert dataset.notes == ("4 of the values 0 to 113 are in masks: 0, 38, 75, 113; are they grey levels?",)
+
+
 def test_masks_of_other_kinds(tfds, tmp_path):
     """Tensors, palette pictures, and a mask that is told from other features by its name."""
     features = tfds.features

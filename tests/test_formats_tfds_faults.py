@@ -152,11 +152,13 @@ def test_pictures_that_cannot_be(tfds, tmp_path):
         "colours": (image, file_of(image), r"the mask of example 0 .* is a RGB picture; prepare the builder anew"),
         "size": (image, file_of(values[1:]), r"the mask of example 0 of .* is 5x5 but the image 5x6"),
         "text": (image, io.BytesIO(b"no picture"), r"the mask of example 0 .* cannot be read as a picture"),
+        "turned": (image, file_of(values), r"is 5x6 but the image 6x5; its orientation tag 6 turns the image; save it"),
         "deep": (values.astype(np.uint16), file_of(values), r"the image of example 0 .* has I;16 pixels"),
     }
     features = {"image": tfds.features.Image(), "mask": tfds.features.LabeledImage(labels=["a", "b"])}
     for name, (picture, mask, message) in stored.items():
-        prepare(tfds, tmp_path, features, {"train": [{"image": file_of(picture), "mask": mask}]}, name=name)
+        picture = file_of(picture, tag=6 if name == "turned" else 1)
+        prepare(tfds, tmp_path, features, {"train": [{"image": picture, "mask": mask}]}, name=name)
         with pytest.raises(InputError, match=message):
             reader.open(tmp_path, "train", name)[0]
 

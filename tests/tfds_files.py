@@ -10,13 +10,14 @@ from deeplab_jax.data.classes import default_palette
 SPLITS = {"train": 3, "validation": 2}
 
 
-def file_of(pixels, mode=None) -> io.BytesIO:
-    """A PNG, as a builder hands it to TFDS."""
-    picture, file = Image.fromarray(pixels), io.BytesIO()
+def file_of(pixels, mode=None, tag=1) -> io.BytesIO:
+    """A PNG, as a builder hands it to TFDS, with an orientation tag."""
+    picture, file, exif = Image.fromarray(pixels), io.BytesIO(), Image.Exif()
+    exif[0x0112] = tag
     if mode == "P":
         picture = Image.fromarray(pixels, "P")
         picture.putpalette([channel for colour in default_palette(256) for channel in colour])
-    picture.save(file, "png")
+    picture.save(file, "png", exif=exif)
     file.seek(0)
     return file
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.config import IGNORE
+from deeplab_jax.data.pictures import mend_of_turned
 from deeplab_jax.errors import InputError, check
 
 KINDS = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
@@ -60,9 +61,9 @@ def check_names(names: Sequence[str], where: str) -> None:
 def check_size(said: tuple[int, int], size: tuple[int, int], source: Path, image: Path) -> None:
     """Raises InputError unless both (height, width) are the same: what the annotations say, and what the image has."""
     if said != size:
+        mend = mend_of_turned(image, size, said) or "annotate the picture as it is, or put the annotated one back"
         raise InputError(
-            f"{source} says that {image.name} is {said[1]}x{said[0]}, but {image} is {size[1]}x{size[0]}; "
-            "annotate the picture as it is, or put the annotated one back"
+            f"{source} says that {image.name} is {said[1]}x{said[0]}, but {image} is {size[1]}x{size[0]}; {mend}"
         )
 
 

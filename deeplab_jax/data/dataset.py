@@ -1,7 +1,7 @@
 """What every layout of data set comes down to: samples with an image and a mask of class ids."""
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.pictures import list_images, read_image, size_of
+from deeplab_jax.data.pictures import list_images, mend_of_turned, read_image, size_of
 from deeplab_jax.errors import InputError
 
 
@@ -50,6 +50,7 @@ class Files:
     # (example, (height, width) of the image) -> (h, w) uint8 class ids; raises InputError that names the file.
     read_mask: Callable[[Example, tuple[int, int]], np.ndarray]
     unpaired: Sequence[Path] = ()  # masks without an image
+    notes: Sequence[str] = ()  # what the annotations hold that is left out, or looks like a mistake
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -61,9 +62,10 @@ class Files:
         image = read_image(example.image)
         mask = self.read_mask(example, image.shape[:2])
         if image.shape[:2] != mask.shape:
+            mend = mend_of_turned(example.image, image.shape[:2], mask.shape)
             raise InputError(
                 f"{example.source} is {size_of(mask)} but its image {example.image} is {size_of(image)}; "
-                "resize one of them (masks with nearest neighbour)"
+                f"{mend or 'resize one of them (masks with nearest neighbour)'}"
             )
         return Sample(image, mask, example.image.name)
 
@@ -71,11 +73,27 @@ class Files:
 def pair_by_stem(images: Path, masks: Path) -> tuple[list[Example], list[Path]]:
     """Every image with the PNG of the same name, whether it is there or not; and the masks that have no image.
 
-    Raises InputError where there are no images.
+    Raises InputError where there are no images, or two of one name.
     """
-    pairs = [Example(image, masks / f"{image.stem}.png") for image in list_images(images)]
-    paired = {example.source for example in pairs}
-    return pairs, sorted(mask for mask in masks.glob("*.png") if mask not in paired)
+    pictures, found = images_by_stem(images), masks_by_stem(masks)
+    pairs = [Example(image, found.get(stem, masks / f"{stem}.png")) for stem, image in pictures.items()]
+    return pairs, [mask for stem, mask in found.items() if stem not in pictures]
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """By their names without suffix, in order. Raises InputError where there is none, or where two have one name."""
+    found: dict[str, Path] = {}
+    for image in list_images(folder):
+        if twin := found.get(image.stem):
+            raise InputError(f"{twin} and {image.name} would have the same mask, {image.stem}.png; rename one of them")
+        found[image.stem] = image
+    return found
+
+
+def masks_by_stem(folder: Path) -> dict[str, Path]:
+    """The PNGs of a folder, which may be missing, by their names without suffix, in order."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.stem: path for path in files if path.suffix.lower() == ".png" and not path.name.startswith(".")}
 
 
 def check_files(dataset: Dataset) -> None:
@@ -94,24 +112,13 @@ def missing(example: Example) -> str:
     if example.source.is_file():
         return ""
     others = sorted(path.name for path in example.source.parent.glob(f"{glob.escape(example.source.stem)}.*"))
-    hint = f", but there is {others[0]}; save masks as PNG, which keeps every value" if others else ""
+    hint = f", but there is {others[0]}; save masks as PNG" if others else ""
     return f"{example.image} has no mask: {example.source} is missing{hint}"
 
 
-def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Example]:
-    """Every image into train, val or test by chance, 80 : 10 : 10, in the same way every time."""
-    splits = ("train", "val", "test")
-    if split not in splits:
-        raise InputError(f"split {split!r} is not known; choose one of {', '.join(splits)}")
-    if len(examples) < len(splits):
-        raise InputError(f"{root} holds {len(examples)} images; a split into train, val and test needs at least 3")
-    order = np.random.default_rng(0).permutation(len(examples))
-    tenth = max(round(0.1 * len(examples)), 1)
-    chosen = {"val": order[:tenth], "test": order[tenth : 2 * tenth], "train": order[2 * tenth :]}[split]
-    return [examples[i] for i in sorted(chosen)]
-
-
-def find_split(root: Path, split: str) -> Path | None:
-    """The folder of a split, `val` also under its other usual names; None where there is none."""
-    others = ("valid", "validation") if split == "val" else ("training",) if split == "train" else ()
-    return next((root / name for name in (split, *others) if (root / name).is_dir()), None)
+def tally(found: Iterable[tuple[str, str]]) -> list[str]:
+    """A note on every kind of finding, with its count and the first name, of pairs of what was found and where."""
+    names: dict[str, list[str]] = {}
+    for what, name in found:
+        names.setdefault(what, []).append(name)
+    return [f"{len(where)} {what}, such as {where[0]}" for what, where in names.items()]

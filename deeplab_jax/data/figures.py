@@ -2,7 +2,7 @@
 
 import base64
 import io
-import struct
+import reprlib
 import zlib
 from typing import Any
 
@@ -11,22 +11,13 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.annotations import numbers, take
+from deeplab_jax.data.pictures import FAULTS
 from deeplab_jax.errors import InputError, check
 
 FARTHEST = 1_000_000  # pixels from the picture's corner; beyond it a coordinate is a mistake
 LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow with its length
 
-# What Pillow raises for PNGs that are broken in one way or another.
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+WITHOUT_AREA = ("line", "polyline", "point", "graph", "cuboid", "cuboid_2d")  # types of figures that cover no pixel
 
 Window = tuple[slice, slice]  # rows and columns of a picture
 
@@ -51,17 +42,20 @@ def window(points: np.ndarray, size: tuple[int, int]) -> Window:
 
 
 def draw_figure(ids: np.ndarray, figure: Any, shape: str, label: int, where: str) -> None:
-    """Sets the pixels of `ids`, (h, w) uint8, that a figure covers. Lines, points, graphs and cuboids cover none.
+    """Sets the pixels of `ids`, (h, w) uint8, that a figure covers.
 
     Raises:
-        InputError: that names where, if the figure is not what Supervisely writes.
+        InputError: that names where, if the figure is not what Supervisely writes, or of a shape that is not read.
     """
-    if shape == "bitmap":
+    if shape in ("bitmap", "alpha_mask"):
         _draw_bitmap(ids, take(figure, "bitmap", dict, where), label, f"{where}: bitmap")
     elif shape in ("polygon", "rectangle"):
         points = take(figure, "points", dict, where)
         draw = _draw_polygon if shape == "polygon" else _draw_rectangle
         draw(ids, points, label, f"{where}: {shape}")
+    else:
+        fault = f"{where}: figures of the type {reprlib.repr(shape)} cannot be read; draw it as a polygon or a bitmap"
+        check(shape in WITHOUT_AREA, fault)
 
 
 def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
@@ -79,20 +73,22 @@ def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
 
 
 def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
-    """(h, w) bool, at most as large as the picture, from the base64 of a zlib stream of a PNG."""
+    """(h, w) bool, at most as large as the picture, from the base64 of a PNG, which a zlib stream may hold."""
     height, width = size
     most = 4 * height * (width + 1) + 65536  # bytes of an RGBA picture of that size without compression
     stream = zlib.decompressobj()
     try:
-        png = stream.decompress(base64.b64decode(data), most)
+        png = base64.b64decode(data)
+        whole = png.startswith(b"\x89PNG")
+        png = png if whole else stream.decompress(png, most)
     except (ValueError, zlib.error) as error:
         raise InputError(f"{where}: data is not the base64 of a zlib stream ({error})") from None
-    check(stream.eof, f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
+    check(whole or stream.eof, f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
             fits = picture.width <= width and picture.height <= height
             covered = _covered(picture) if fits else None
-    except _FAULTS:
+    except (*FAULTS, Image.DecompressionBombError):
         raise InputError(f"{where}: data holds no readable PNG") from None
     if covered is None:
         raise InputError(f"{where} is {picture.width}x{picture.height}, but its image {width}x{height}")

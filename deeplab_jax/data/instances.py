@@ -16,21 +16,30 @@ from deeplab_jax.data.figures import Window, check_outline, window
 from deeplab_jax.errors import InputError, check
 
 STEPS = 5  # pycocotools rounds corners to fifths of a pixel
+NOTHING = "outlines are flat or lie outside of their picture"
 
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    outlines: tuple[np.ndarray, ...]  # (n, 2) float64 x and y in pixels, n from 3
+    outlines: tuple[np.ndarray, ...]  # (n, 2) float64 x and y in pixels, n from 3; there may be none
 
     @property
     def area(self) -> float:
         """Square pixels."""
         turned = ((outline, np.roll(outline, 1, 0)) for outline in self.outlines)
-        return sum(abs((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / 2 for a, b in turned)
+        return sum((abs((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / 2 for a, b in turned), 0.0)
+
+    def fault(self, size: tuple[int, int]) -> str:
+        """What looks wrong in a picture of (height, width); empty where nothing does."""
+        if not self.outlines:
+            return "annotations have no outline and stay background"
+        corners = [(outline.min(0).tolist(), outline.max(0).tolist()) for outline in self.outlines]
+        if all(min(low) >= 0 and max(high) <= 1 for low, high in corners):
+            return "outlines lie between 0 and 1, which is read as pixels and not as shares of the picture"
+        return "" if any(_extends(low, high, size) for low, high in corners) else NOTHING
 
     def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
         """Parts of a picture, and which of their pixels are inside, bool, exactly as COCO's own tools see it."""
-        tools = polygon_tools()
         for outline in self.outlines:
             place = rows, columns = window(outline, size)
             height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -39,7 +48,7 @@ class Polygons:
                     [_shift(outline[:, 0], columns.start), _shift(outline[:, 1], rows.start)], axis=-1
                 ).ravel()
                 # Not with its `decode`, which warns under NumPy 2.
-                (code,) = tools.frPyObjects([corners], height, width)
+                (code,) = polygon_tools().frPyObjects([corners], height, width)
                 yield place, fill(decode_counts(code["counts"].decode(), "pycocotools"), (height, width))
 
 
@@ -50,6 +59,9 @@ class Runs:
     @property
     def area(self) -> float:
         return float(self.lengths[1::2].sum())
+
+    def fault(self, size: tuple[int, int]) -> str:
+        return "" if self.lengths[1::2].any() else NOTHING
 
     def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
         yield (slice(None), slice(None)), fill(self.lengths, size)
@@ -78,6 +90,13 @@ def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
         for place, inside in instance.shape.pieces(size):
             ids[place][inside] = instance.label
     return ids
+
+
+def faults(example: Example) -> Iterator[tuple[str, str]]:
+    """What looks wrong with its instances, and the image's name. A crowd without an outline does no harm."""
+    for instance in example.annotations.instances:
+        if instance.label != IGNORE and (fault := instance.shape.fault(example.annotations.size)):
+            yield fault, example.image.name
 
 
 def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Polygons | Runs | None:
@@ -154,6 +173,11 @@ def polygon_tools() -> ModuleType:
     except ImportError:
         raise InputError("COCO's polygons need one more package: pip install 'deeplab_jax[coco]'") from None
     return mask
+
+
+def _extends(low: list[float], high: list[float], size: tuple[int, int]) -> bool:
+    """Whether what lies between two corners, x and y, has an extent within a picture of (height, width)."""
+    return all(max(first, 0) < min(last, side) for first, last, side in zip(low, high, size[::-1], strict=True))
 
 
 def _shift(values: np.ndarray, start: int) -> np.ndarray:

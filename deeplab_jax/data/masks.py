@@ -8,7 +8,7 @@ import numpy as np
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Colour
 from deeplab_jax.data.dataset import Example
-from deeplab_jax.data.pictures import has_colours, read_colours, read_ids
+from deeplab_jax.data.pictures import read_colours, read_ids
 from deeplab_jax.errors import InputError
 
 
@@ -26,10 +26,13 @@ class IdMasks:
         ids = labels[np.where(wrong, 0, values)]
         wrong |= ids < 0
         if wrong.any():
-            raise InputError(
-                f"{example.source} holds the value {values[wrong].min()}, but there are {self.classes} classes (0 to "
-                f"{self.classes - 1}) and {IGNORE} for void; name every class or correct the mask"
+            legal = (
+                f"the masks of this data set hold {ranges(np.flatnonzero(labels >= 0))}; correct the mask"
+                if self.relabel
+                else f"there are {self.classes} classes (0 to {self.classes - 1}) and {IGNORE} for void; name every "
+                "class or correct the mask"
             )
+            raise InputError(f"{example.source} holds the value {values[wrong].min()}, but {legal}")
         return ids.astype(np.uint8)
 
     def labels(self) -> np.ndarray:
@@ -45,14 +48,11 @@ class IdMasks:
 
 @dataclass(frozen=True)
 class ColourMasks:
-    """Masks whose pixels are colours of a table; ids where they have one channel only."""
+    """Masks whose pixels are colours of a table, in palettes and as grey levels too."""
 
     colours: Mapping[Colour, int]  # -> class id or IGNORE
-    classes: int
 
     def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
-        if not has_colours(example.source):
-            return IdMasks(self.classes)(example, size)
         pixels = read_colours(example.source).astype(np.uint32)
         codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
         table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colours.items()}
@@ -60,6 +60,15 @@ class ColourMasks:
         for code in np.unique(codes).tolist():
             if code not in table:
                 colour = (code >> 16, code >> 8 & 255, code & 255)
-                raise InputError(f"{example.source} has the colour {colour}, which no class has; add it to the table")
+                mend = "; where masks hold ids, leave the colours out of it" if len(set(colour)) == 1 else ""
+                raise InputError(
+                    f"{example.source} has the colour {colour}, which no class has; add it to the table{mend}"
+                )
             ids[codes == code] = table[code]
         return ids
+
+
+def ranges(values: np.ndarray) -> str:
+    """Such as `0 to 33 and 255`, of whole numbers that rise, (n,)."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return " and ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -1,15 +1,16 @@
 """ADE20K scene parsing (MIT SceneParse150): `images/training|validation/*.jpg` beside `annotations/...` of the same.
 
 Without folders for the splits (`images/*.jpg`, `annotations/*.png`) every picture is put into train, val or test by
-chance, 80 : 10 : 10, in the same way every time.
+its name, about 80 : 10 : 10.
 """
 
 from pathlib import Path
 
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes, default_palette
-from deeplab_jax.data.dataset import Files, draw_split, find_split, pair_by_stem
+from deeplab_jax.data.dataset import Files, pair_by_stem
 from deeplab_jax.data.masks import IdMasks
+from deeplab_jax.data.splits import SPLITS, draw_split, find_split
 from deeplab_jax.errors import InputError
 
 # The first of the names that the published list (objectInfo150) gives to each class.
@@ -41,7 +42,7 @@ def open(root: Path, split: str) -> Files:
         )
     if folder := find_split(images, split):
         examples, unpaired = pair_by_stem(folder, masks / folder.name)
-    elif any(find_split(images, other) for other in ("train", "val", "test")):
+    elif any(find_split(images, other) for other in SPLITS):
         raise InputError(f"{images / split} is missing; {images} has folders for other splits only")
     else:
         examples, unpaired = pair_by_stem(images, masks)

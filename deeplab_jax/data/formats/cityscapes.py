@@ -42,13 +42,13 @@ IDS, TRAIN_IDS = "gtFine_labelIds.png", "gtFine_labelTrainIds.png"  # how names 
 def open(root: Path, split: str) -> Files:
     """The 19 classes that Cityscapes evaluates; all its other labels are void."""
     folder, masks = root / "leftImg8bit" / split, root / "gtFine" / split
-    images = sorted(path for path in folder.glob("*/*_leftImg8bit.png") if not path.name.startswith("."))
+    images = sorted(folder.glob("*/[!.]*_leftImg8bit.png"))
     if not images:
         raise InputError(
             f"{folder} is missing or holds no CITY/*_leftImg8bit.png; --data.root must be the folder that holds "
             "leftImg8bit and gtFine"
         )
-    present = {path for ending in (IDS, TRAIN_IDS) for path in masks.glob(f"*/*_{ending}")}
+    present = {path for ending in (IDS, TRAIN_IDS) for path in masks.glob(f"*/[!.]*_{ending}")}
     examples, expected = [], set()
     for image in images:
         scene = masks / image.parent.name / image.name.removesuffix("leftImg8bit.png")

@@ -4,8 +4,7 @@
     ROOT/valid/_annotations.coco.json         ROOT/valid/*.jpg     (as Roboflow exports it)
     ROOT/annotations.json                     ROOT/images/*.jpg    (or ROOT/*.jpg; the one JSON file of any name)
 
-The last one has no splits: every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every
-time.
+The last one has no splits: every picture is put into train, val or test by its name, about 80 : 10 : 10.
 """
 
 import re
@@ -18,13 +17,23 @@ from typing import Any
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, relative, take
 from deeplab_jax.data.classes import Classes, default_palette
-from deeplab_jax.data.dataset import Example, Files, draw_split, find_split
+from deeplab_jax.data.dataset import Example, Files, tally
 from deeplab_jax.data.figures import FARTHEST
-from deeplab_jax.data.instances import Annotated, Instance, Polygons, polygon_tools, read_mask, read_segmentation
+from deeplab_jax.data.instances import (
+    Annotated,
+    Instance,
+    Polygons,
+    faults,
+    polygon_tools,
+    read_mask,
+    read_segmentation,
+)
+from deeplab_jax.data.pictures import is_image
+from deeplab_jax.data.splits import draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
 
+OUTLINES = "boxes are not enough, export the data set with polygons or masks"
 EXPORTED = "_annotations.coco.json"  # Roboflow's name
-ALIASES = {"train": "train(?:ing)?", "val": "val(?:id(?:ation)?)?"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Layout:
     paths: tuple[Path, ...]  # those of all splits
     folders: tuple[Path, ...]  # where the pictures may be, the likeliest first
     has_splits: bool
+    shared: tuple[Path, ...] = ()  # those of the folders that may hold other splits too
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,15 @@ def open(root: Path, split: str) -> Files:
     document = read_json(layout.path)
     classes, labels = read_classes(document, layout)
     examples = read_examples(document, layout, labels)
-    if any(isinstance(one.shape, Polygons) for example in examples for one in example.annotations.instances):
+    shapes = [one.shape for example in examples for one in example.annotations.instances]
+    if any(isinstance(shape, Polygons) and shape.outlines for shape in shapes):
         polygon_tools()  # rather now than in a worker process
-    return Files(classes, examples if layout.has_splits else draw_split(examples, root, split), read_mask)
+    strays = unlisted(examples, layout)
+    if not layout.has_splits:
+        examples = draw_split(examples, root, split)
+    found = [fault for example in examples for fault in faults(example)]
+    found += [(f"pictures are not in {layout.path.name}", path.name) for path in strays]
+    return Files(classes, examples, read_mask, notes=tally(found))
 
 
 def find_layout(root: Path, split: str) -> Layout:
@@ -60,9 +76,11 @@ def find_layout(root: Path, split: str) -> Layout:
         path = find_json(named, split)
         name = path.stem.removeprefix("instances_")
         parents = [parent for parent in (root, root / "images") if parent.is_dir()]
-        others = [f for parent in parents for f in sorted(parent.iterdir()) if f.is_dir() and f.name.startswith(split)]
-        folders = [root / name, root / "images" / name, *others, root / "images", root]
-        return Layout(path, tuple(named), tuple(folders), has_splits=True)
+        likely = re.compile(rf"({'|'.join(map(re.escape, names_of(split)))})[_-]?\d*")
+        others = [f for parent in parents for f in sorted(parent.iterdir()) if f.is_dir() and likely.fullmatch(f.name)]
+        shared = root / "images", root
+        folders = root / name, root / "images" / name, *others, *shared
+        return Layout(path, tuple(named), folders, has_splits=True, shared=shared)
     if exported := sorted(root.glob(f"*/{EXPORTED}")):
         folder = find_split(root, split) or root / split
         if folder / EXPORTED not in exported:
@@ -86,7 +104,7 @@ def find_layout(root: Path, split: str) -> Layout:
 
 def find_json(paths: list[Path], split: str) -> Path:
     """`instances_val.json`, or else the only one such as `instances_val2017.json`; but not `instances_valley.json`."""
-    name = f"instances_{ALIASES.get(split, re.escape(split))}"
+    name = f"instances_({'|'.join(map(re.escape, names_of(split)))})"
     for ending in ("", "[^a-z].*"):
         found = [path for path in paths if re.fullmatch(name + ending, path.stem)]
         if len(found) > 1:
@@ -123,6 +141,8 @@ def read_classes(document: Any, layout: Layout) -> tuple[Classes, dict[int, int]
             labels[id] = len(names)
             names.append(category.name)
     check(len(labels) > 0, f"{layout.path}: categories is empty; name every class")
+    # A split may well hold none of the things.
+    check(len(used) > 0, f"{layout.path}: annotations is empty; {OUTLINES}")
     check_names(names, str(layout.path))
     return Classes(tuple(names), default_palette(len(names))), labels
 
@@ -164,6 +184,7 @@ def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list
     check(len(names) > 0, f"{path}: images is empty; describe at least one picture")
     check(len(set(names.values())) == len(names), f"{path}: images names a file twice; describe every picture once")
     instances: dict[int, list[Instance]] = {id: [] for id in names}
+    outlined = not document["annotations"]
     for number, record in enumerate(take(document, "annotations", list, str(path))):
         where = f"{path}: annotations[{number}]"
         image_id, category_id = take(record, "image_id", int, where), take(record, "category_id", int, where)
@@ -172,13 +193,20 @@ def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list
         check(category_id in labels, f"{where}: category_id {category_id} is not the id of one of the categories")
         crowd = record.get("iscrowd", 0)
         check(crowd in (0, 1), f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
-        if shape := read_segmentation(record.get("segmentation"), sizes[image_id], where):
-            instances[image_id].append(Instance(IGNORE if crowd else labels[category_id], shape))
-    if not any(instances.values()):
-        fault = "annotations is empty" if not document["annotations"] else "no annotation has a segmentation"
-        raise InputError(f"{path}: {fault}; boxes are not enough, export the data set with polygons or masks")
+        shape = read_segmentation(record.get("segmentation"), sizes[image_id], where)
+        instances[image_id].append(Instance(IGNORE if crowd else labels[category_id], shape or Polygons(())))
+        outlined |= shape is not None
+    check(outlined, f"{path}: no annotation has a segmentation; {OUTLINES}")
     folder = find_pictures(layout, names.values())
     return [Example(folder / names[id], path, Annotated(sizes[id], tuple(instances[id]))) for id in names]
+
+
+def unlisted(examples: list[Example], layout: Layout) -> list[Path]:
+    """The pictures beside those of the examples, unless they may be those of other splits."""
+    named = {example.image for example in examples}
+    folder = next(folder for folder in layout.folders if examples[0].image.is_relative_to(folder))
+    parents = [] if folder in layout.shared else sorted({path.parent for path in named if path.parent.is_dir()})
+    return [path for parent in parents for path in sorted(parent.iterdir()) if path not in named and is_image(path)]
 
 
 def find_pictures(layout: Layout, names: Iterable[Path]) -> Path:

@@ -5,7 +5,7 @@
 
 The year may be left out or be another ending. Without `annotations` there may be one set, `ROOT/NAME.json` with
 `ROOT/NAME/*.png` and pictures in `ROOT/input_images` or `ROOT/images`; every picture is then put into train, val or
-test by chance, 80 : 10 : 10, in the same way every time.
+test by its name, about 80 : 10 : 10.
 """
 
 import re
@@ -18,8 +18,9 @@ import numpy as np
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import relative, take
 from deeplab_jax.data.classes import Classes, Colour, default_palette
-from deeplab_jax.data.dataset import Example, Files, draw_split
+from deeplab_jax.data.dataset import Example, Files, masks_by_stem
 from deeplab_jax.data.pictures import read_colours
+from deeplab_jax.data.splits import draw_split
 from deeplab_jax.errors import InputError, check
 
 
@@ -45,7 +46,7 @@ def open(root: Path, split: str) -> Files:
     classes, ids = read_categories(document, path)
     examples = read_examples(document, path, images, masks, ids)
     named = {example.source for example in examples}
-    unpaired = sorted(mask for mask in masks.glob("*.png") if mask not in named)
+    unpaired = [mask for mask in masks_by_stem(masks).values() if mask not in named]
     return Files(classes, examples if listed else draw_split(examples, root, split), read_mask, unpaired)
 
 

@@ -3,11 +3,11 @@
     ROOT/classes.txt          one class name a line, in the order of the mask values from 0
     ROOT/images/train/a.jpg   ROOT/masks/train/a.png      (val and test likewise)
 
-Masks hold class ids (grey or palette PNG) and 255 for void; or colours, if every line of classes.txt ends with one
-(`roof 128 0 0`), where `void 0 0 0` names what is no class.
+Masks hold class ids (grey or palette PNG) and 255 for void. If every line of classes.txt ends with a colour
+(`roof 128 0 0`, and `void 0 0 0` for what is no class), every mask is read as colours, palette and grey ones too.
 
 Instead of folders for the splits, `ROOT/train.txt` and the like can list the names of pictures in `ROOT/images`. With
-neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
+neither, every picture is put into train, val or test by its name, about 80 : 10 : 10.
 """
 
 import re
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes, Colour, default_palette
-from deeplab_jax.data.dataset import Example, Files, draw_split, find_split, pair_by_stem
+from deeplab_jax.data.dataset import Example, Files, images_by_stem, masks_by_stem, pair_by_stem
 from deeplab_jax.data.masks import ColourMasks, IdMasks
-from deeplab_jax.data.pictures import list_images
-from deeplab_jax.errors import InputError
+from deeplab_jax.data.splits import SPLITS, check_once, draw_split, find_list, find_split, read_lines, read_list
+from deeplab_jax.errors import InputError, check
 
 VOID = "void"  # in a table of colours: what is no class
 
@@ -29,25 +29,30 @@ def open(root: Path, split: str) -> Files:
     unpaired: list[Path] = []
     if folder := find_split(images, split):
         examples, unpaired = pair_by_stem(folder, masks / folder.name)
-    elif any(find_split(images, other) for other in ("train", "val", "test")):
+    elif any(find_split(images, other) for other in SPLITS):
         raise InputError(f"{images / split} does not exist or is no folder")
-    elif (path := root / f"{split}.txt").is_file():
+    elif path := find_list(root, split):
         examples = listed(path, images, masks)
+    elif lists := [found.name for other in SPLITS if (found := find_list(root, other))]:
+        raise InputError(f"{root / split}.txt is missing; there is {', '.join(lists)}")
     else:
         examples, unpaired = pair_by_stem(images, masks)
         examples = draw_split(examples, images, split)
-    count = len(classes)
-    return Files(classes, examples, ColourMasks(colours, count) if colours else IdMasks(count), unpaired)
+    return Files(classes, examples, ColourMasks(colours) if colours else IdMasks(len(classes)), unpaired)
 
 
 def listed(path: Path, images: Path, masks: Path) -> list[Example]:
-    """The pictures that a list names, with or without suffix."""
-    files = {file.stem: file for file in list_images(images)}
-    names = [Path(line.strip()) for line in _read_text(path).splitlines() if line.strip()]
-    if not names:
-        raise InputError(f"{path} names no pictures")
-    stems = [name.name if name.name in files else name.stem for name in names]
-    return [Example(files.get(stem, images / stem), masks / f"{stem}.png") for stem in stems]
+    """The pictures that a list names, with or without suffix. Raises InputError that names the list and a line."""
+    files, found = images_by_stem(images), masks_by_stem(masks)
+    stems: list[str] = []
+    for line in read_list(path):
+        name = Path(line)
+        stem = name.name if name.name in files else name.stem
+        one = len(line.split()) == 1 or (stem in files and len(str(name.parent).split()) == 1)
+        check(one, f"{path}: a line must name one picture, not {line!r}")
+        stems.append(stem)
+    check_once(stems, path)
+    return [Example(files.get(stem, images / stem), found.get(stem, masks / f"{stem}.png")) for stem in stems]
 
 
 def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
@@ -56,7 +61,7 @@ def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
     Raises:
         InputError: where there is no such file, no name, a name or a colour twice, or a colour for some only.
     """
-    lines = [line.strip() for line in _read_text(path).rstrip().splitlines()]
+    lines = _read_classes(path)
     found = [match for line in lines if (match := re.fullmatch(r"(.*\S)\s+(\d+)[\s,]+(\d+)[\s,]+(\d+)", line))]
     if not found:
         plain = read_class_names(path)
@@ -74,17 +79,19 @@ def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
             raise InputError(f"{path}: the colour of {name!r} must hold values from 0 to 255")
         if (red, green, blue) in table:
             raise InputError(f"{path} gives the colour {red} {green} {blue} twice; every class needs its own")
-        table[red, green, blue] = IGNORE if name == VOID else len(names)
-        if name != VOID:
-            names.append(name)
-            palette.append((red, green, blue))
+        if name.lower() == VOID:
+            table[red, green, blue] = IGNORE
+            continue
+        table[red, green, blue] = len(names)
+        names.append(name)
+        palette.append((red, green, blue))
     check_names(names, path)
     return Classes(tuple(names), tuple(palette)), table
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Raises InputError where there is no such file, no name, or one twice."""
-    names = tuple(line.strip() for line in _read_text(path).rstrip().splitlines())
+    names = tuple(_read_classes(path))
     check_names(names, path)
     return names
 
@@ -100,10 +107,6 @@ def check_names(names: tuple[str, ...] | list[str], path: Path) -> None:
         raise InputError(f"{path} names {len(names)} classes; masks of 8 bits can hold {IGNORE - 1} and void")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; write one class name a line, the first for mask value 0") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable text file: {error}") from None
+def _read_classes(path: Path) -> list[str]:
+    check(path.is_file(), f"{path} is missing; write one class name a line, the first for mask value 0")
+    return read_lines(path)

@@ -2,15 +2,16 @@
 
     ROOT/meta.json   ROOT/ds1/img/a.jpg   ROOT/ds1/ann/a.jpg.json
 
-A split is the data set of that name (`train`, `val` and the like), or else every picture with an image tag of that
-name. With neither, every picture is put into train, val or test by chance, 80 : 10 : 10, in the same way every time.
+A split is the data set of that name (`train`, `val` and the like) with those inside it (`ds1/datasets/inner`), or else
+every picture with an image tag of that name. With neither, every picture is put into train, val or test by its name,
+about 80 : 10 : 10.
 
 The format `supervisely:background=floor,neutral=ignore` names the two special classes, if they have other names.
 """
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ import numpy as np
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, check_size, take
 from deeplab_jax.data.classes import Classes, Colour
-from deeplab_jax.data.dataset import Example, Files, draw_split, find_split
-from deeplab_jax.data.figures import draw_figure
+from deeplab_jax.data.dataset import Example, Files, tally
+from deeplab_jax.data.figures import WITHOUT_AREA, draw_figure
 from deeplab_jax.data.pictures import list_images
+from deeplab_jax.data.splits import SPLITS, draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
 
+PLACES = ("*/img", "*/datasets/**/img")  # of pictures; data sets may lie in others
 BACKGROUND = ("background", "bg", "__bg__")
 VOID = ("neutral",)
 
@@ -59,14 +62,28 @@ class FigureMasks:
         said = (take(said, "height", int, f"{where}: size"), take(said, "width", int, f"{where}: size"))
         check_size(said, size, example.source, example.image)
         ids = np.zeros(size, np.uint8)
+        for figure, shape, label, place in self.figures(document, where):
+            draw_figure(ids, figure, shape, label, place)
+        return ids
+
+    def figures(self, document: Any, where: str) -> Iterator[tuple[Any, str, int, str]]:
+        """Every figure, its shape, class id or IGNORE, and place. Raises InputError where one does not say these."""
         for number, figure in enumerate(take(document, "objects", list, where)):
             place = f"{where}: objects[{number}]"
             title = take(figure, "classTitle", str, place)
             check(title in self.labels, f"{place}: classTitle {reprlib.repr(title)} is no class of meta.json; add it")
             shape = figure.get("geometryType") or self.shapes[title]
             check(isinstance(shape, str), f"{place}: geometryType must be a text, not {reprlib.repr(shape)}")
-            draw_figure(ids, figure, shape, self.labels[title], place)
-        return ids
+            yield figure, shape, self.labels[title], place
+
+    def left_out(self, example: Example) -> list[tuple[str, str]]:
+        """The figures that cover nothing, by their shapes, and the image's name."""
+        try:
+            shapes = [shape for _, shape, _, _ in self.figures(read_json(example.source), "")]
+        except InputError:  # which is said where the picture is read
+            return []
+        name = example.image.name
+        return [(f"{s} figures cover no pixel and are left out", name) for s in shapes if s in WITHOUT_AREA]
 
 
 def open(root: Path, split: str, roles: Roles = Roles()) -> Files:
@@ -75,19 +92,28 @@ def open(root: Path, split: str, roles: Roles = Roles()) -> Files:
     if not meta.is_file():
         raise InputError(f"{meta} is missing; --data.root must be the folder of a Supervisely project")
     classes, read_mask = read_classes(read_json(meta), meta, roles)
-    folders = sorted(folder for folder in root.iterdir() if (folder / "img").is_dir())
-    if not folders:
+    every = sorted(path.parent for pattern in PLACES for path in root.glob(pattern) if path.is_dir())
+    if not every:
         raise InputError(f"{root} holds no data set; there must be a folder with the folders img and ann")
-    own = find_split(root, split)
-    if own in folders:
-        folders = [own]
+    own = within(every, find_split(root, split))
+    folders = own or every
     examples = [example for folder in folders for example in pair(folder)]
     annotated = {example.source for example in examples}
-    unpaired = [path for folder in folders for path in sorted((folder / "ann").glob("*.json")) if path not in annotated]
-    if own not in folders:
-        others = [folder.name for name in ("train", "val", "test") if (folder := find_split(root, name)) in folders]
-        examples = choose(examples, others, root, split)
-    return Files(classes, examples, read_mask, unpaired)
+    files = [path for folder in folders for path in sorted((folder / "ann").glob("[!.]*.json"))]
+    found = []
+    splits = [folder for name in SPLITS if (folder := find_split(root, name)) and within(every, folder)]
+    if own:
+        named = [*own, *(folder for parent in splits for folder in within(every, parent))]
+        found = [("data sets are no split and left out", str(f.relative_to(root))) for f in every if f not in named]
+    else:
+        examples = choose(examples, [folder.name for folder in splits], root, split)
+    found += [figure for example in examples for figure in read_mask.left_out(example)]
+    return Files(classes, examples, read_mask, [path for path in files if path not in annotated], tally(found))
+
+
+def within(folders: list[Path], parent: Path | None) -> list[Path]:
+    """Those that are a folder or lie in it."""
+    return [folder for folder in folders if parent and folder.is_relative_to(parent)]
 
 
 def pair(folder: Path) -> list[Example]:
@@ -96,16 +122,16 @@ def pair(folder: Path) -> list[Example]:
 
 
 def choose(examples: list[Example], others: list[str], root: Path, split: str) -> list[Example]:
-    """Those tagged with the split, or a part by chance where none has a tag.
+    """Those tagged with the split, or a part of them where none has a tag of a split.
 
     Raises:
-        InputError: where there are other tags only, or other splits, which are data sets.
+        InputError: where there are only tags of other splits, or other splits, which are data sets.
     """
     tags = [read_tags(example.source) for example in examples]
+    if chosen := [example for example, found in zip(examples, tags, strict=True) if found & {*names_of(split)}]:
+        return chosen
     found = sorted(set().union(*tags))
-    if split in found:
-        return [example for example, names in zip(examples, tags, strict=True) if split in names]
-    if found:
+    if any(name in found for other in SPLITS for name in names_of(other)):
         names = ", ".join(map(reprlib.repr, found))
         raise InputError(f"{root} has neither a data set nor an image tag {split!r}; its images are tagged {names}")
     if others:

@@ -7,7 +7,6 @@ the key of the mask, holds the names of the classes: TFDS writes it for a Labele
 """
 
 import functools
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from deeplab_jax.config import IGNORE
+from deeplab_jax.data import pictures
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.formats import ade20k, cityscapes
@@ -27,6 +26,7 @@ from deeplab_jax.errors import InputError, check
 
 IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
 MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
+WITHOUT = "prepare the builder anew without it"  # what to do about a picture that cannot be read
 FEATURES = "features.json"  # every prepared version has one
 
 
@@ -38,6 +38,7 @@ class Masks:
     classes: Classes
     ids: Mapping[int, int]  # every value a mask may hold -> class id or IGNORE
     in_red: bool = False  # whether masks are colour pictures with the value in the red channel
+    notes: tuple[str, ...] = ()  # what looks like a mistake
 
 
 def with_palette(names: Iterable[str]) -> Classes:
@@ -105,6 +106,10 @@ class Prepared:
     def classes(self) -> Classes:
         return self.masks.classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.masks.notes
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -114,7 +119,8 @@ class Prepared:
         image = decode_image(stored[self.image], f"the image {place}")
         values = decode_mask(stored[self.masks.key], f"the mask {place}", self.masks.in_red)
         if image.shape[:2] != values.shape:
-            raise InputError(f"the mask {place} is {size_of(values)} but the image {size_of(image)}; prepare it anew")
+            mend = pictures.mend_of_turned(stored[self.image], image.shape[:2], values.shape) or "prepare it anew"
+            raise InputError(f"the mask {place} is {size_of(values)} but the image {size_of(image)}; {mend}")
         ids = np.full(values.shape, IGNORE, np.uint8)
         for value in np.unique(values[values != IGNORE]).tolist():
             if value not in self.masks.ids:
@@ -134,8 +140,8 @@ def open(root: Path, split: str, name: str) -> Prepared:
     """
     builder = open_builder(root, name)
     features = dict(builder.info.features.items())
-    pictures = [key for key, feature in features.items() if _is_picture(feature)]
-    colour = [key for key in pictures if key in IMAGES or features[key].shape[-1] == 3]
+    pictured = [key for key, feature in features.items() if _is_picture(feature)]
+    colour = [key for key in pictured if key in IMAGES or features[key].shape[-1] == 3]
     image = choose("image of 3 channels", colour, IMAGES, builder)
     if known := KNOWN.get(builder.info.name):
         key = choose("mask", [key for key in features if key == known.key], (known.key,), builder)
@@ -222,61 +228,62 @@ def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
 
 def find_masks(folder: Path, key: str, feature: Any) -> Masks:
     """Classes with the names that stand beside the shards, or numbered."""
-    names = folder / f"{key}.labels.txt"
+    names, notes = folder / f"{key}.labels.txt", ()
     if names.is_file():
         classes = with_palette(read_class_names(names))
     else:
-        count = getattr(feature, "num_classes", None) or largest_value(folder, key) + 1
+        count = getattr(feature, "num_classes", None)
+        if not count:
+            values = values_of(folder, key)
+            count, notes = max(values) + 1, gaps(values)
         check(count < IGNORE, f"{folder} has {count} classes; masks of 8 bits can hold {IGNORE - 1} and void")
         classes = with_palette(f"class_{id}" for id in range(count))
-    return Masks(key, classes, {id: id for id in range(len(classes))})
+    return Masks(key, classes, {id: id for id in range(len(classes))}, notes=notes)
+
+
+def gaps(values: Sequence[int]) -> tuple[str, ...]:
+    """A note where most ids up to the largest occur nowhere."""
+    if 2 * len(values) > max(values):
+        return ()
+    some = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+    return (f"{len(values)} of the values 0 to {max(values)} are in masks: {some}; are they grey levels?",)
 
 
 @functools.cache
-def largest_value(folder: Path, key: str) -> int:
-    """Of any mask of a builder, except IGNORE. Raises InputError where it cannot be that of a class."""
+def values_of(folder: Path, key: str) -> tuple[int, ...]:
+    """All that any mask of a builder holds, except IGNORE. Raises InputError where they cannot be those of classes."""
     records = open_records(_import_tfds().builder_from_directory(str(folder)), "all", (key,))
-    largest = 0
+    found: set[int] = set()
     for index in range(len(records)):
         values = decode_mask(records[index][key], f"the mask of example {index} of {records.place}", in_red=False)
-        largest = max(largest, int(values.max(initial=0, where=values != IGNORE)))
+        found |= set(np.unique(values).tolist())
+    largest = max(found - {IGNORE}, default=0)
     if not 0 < largest < IGNORE:
         raise InputError(
             f"the masks {key} in {folder} hold values up to {largest}, besides {IGNORE} for void, which are no "
             "class ids; prepare the builder anew with ids in its masks"
         )
-    return largest
+    return tuple(sorted(found - {IGNORE}))
 
 
 def decode_image(data: bytes, place: str) -> np.ndarray:
-    """(h, w, 3) uint8 RGB. It is not turned by its EXIF tag: TFDS's own readers do not, so masks fit it as it is."""
-    picture = _open_picture(data, place)
+    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag."""
+    picture = pictures.turn_upright(pictures.decode(data, place, WITHOUT))
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         raise InputError(f"{place} has {picture.mode} pixels; prepare the builder anew with 8 bits a channel")
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return np.array(picture.convert("RGB"))
+    return pictures.as_rgb(picture)
 
 
 def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndarray:
     """(h, w) integers: of a tensor, or of a picture of one channel or with indices of a palette; or its red channel."""
     if isinstance(stored, np.ndarray):
         return stored.reshape(stored.shape[:2]).astype(np.int64)
-    picture = _open_picture(stored, place)
+    picture = pictures.decode_mask(stored, place, WITHOUT)
     if in_red and picture.mode == "RGB":
         picture = picture.getchannel("R")
     if picture.mode not in ("1", "L", "P", "I", "I;16"):
         raise InputError(f"{place} is a {picture.mode} picture; prepare the builder anew with class ids in its masks")
-    return np.array(picture).astype(np.int64)
-
-
-def _open_picture(data: bytes, place: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError):
-        raise InputError(f"{place} cannot be read as a picture; prepare the builder anew without it") from None
-    return picture
+    return pictures.stored_values(picture, stored).astype(np.int64)
 
 
 def _is_picture(feature: Any) -> bool:

@@ -27,6 +27,9 @@ class Dataset(Protocol):
     @property
     def classes(self) -> Classes: ...
 
+    @property
+    def notes(self) -> Sequence[str]: ...  # what the annotations hold that is left out, or looks like a mistake
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
@@ -50,7 +53,7 @@ class Files:
     # (example, (height, width) of the image) -> (h, w) uint8 class ids; raises InputError that names the file.
     read_mask: Callable[[Example, tuple[int, int]], np.ndarray]
     unpaired: Sequence[Path] = ()  # masks without an image
-    notes: Sequence[str] = ()  # what the annotations hold that is left out, or looks like a mistake
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -84,6 +84,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
         notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
     else:
         notes.append("starting from random weights")
+    notes += [f"warning: {note}" for dataset in (train_set, val_set) for note in dataset.notes]
     for _ in eval_batches(val_set, config.preprocess, batch_size, data, part):
         pass  # a file that cannot be used shows now, not at the first validation
 

@@ -29,13 +29,17 @@ def test_what_cannot_be_learnt_from_is_a_fault_of_training_alone(broken, spoil):
     assert "val: " in run(broken, train="val", val="train").all_faults[0]
 
 
-def test_ids_that_are_translated_may_begin_with_any_value(tmp_path):
-    """Mask value 0 of ADE20K is no class, and wall may be nowhere."""
+@pytest.mark.parametrize("last", [4, 151])
+def test_ids_that_are_translated_may_begin_with_any_value(tmp_path, last):
+    """Mask value 0 of ADE20K is no class, and wall may be nowhere; 151 is a mistake of another kind."""
+    mask = np.array([[2, 3, last]] * 4)
     for split in ("training", "validation"):
-        for kind, picture in (("images", np.zeros((4, 6, 3))), ("annotations", np.arange(24).reshape(4, 6) % 3 + 2)):
+        for kind, picture in (("images", np.zeros((4, 3, 3))), ("annotations", mask)):
             (tmp_path / kind / split).mkdir(parents=True)
             as_picture(picture).save(tmp_path / kind / split / "a.png")
-    assert not [line for line in sentences(run(tmp_path, "ade20k")) if "begin with" in line]
+    found = sentences(run(tmp_path, "ade20k"))
+    assert not [line for line in found if "begin with" in line or "one value more" in line]
+    assert any("151; there are 150 classes" in line for line in found) == (last == 151)
 
 
 @pytest.mark.parametrize("usual", [True, False])

@@ -32,9 +32,9 @@ def class_table(report: Report) -> Table:
     names = report.splits[0].statistics.classes.names
     figures = [*(f"{split} %" for split, _ in splits), "images", "suggested\nweight"]
     table = Table(
-        Column("id", justify="right", no_wrap=True),
+        Column("id", justify="right"),
         Column("class", overflow="ellipsis"),  # where there is no room, names break between words only
-        *(Column(Text(figure), justify="right", no_wrap=True) for figure in figures),
+        *(Column(Text(figure), justify="right") for figure in figures),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
@@ -138,6 +138,8 @@ def evaluate(
 class CheckedData:
     root: Path  # folder of the data set
     format: str = "folder"  # layout of that folder: ade20k, camvid, cityscapes, coco, folder, voc, ... or tfds:NAME
+    train_split: str = "train"
+    val_split: str = "val"
     threads: int = 4  # that read and decode
 
 
@@ -145,12 +147,12 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
     """What a data set holds, and what is wrong with it: every file is read.
 
     Args:
-        data: what to check.
+        data: what to check; a split called test is checked too, where there is one.
         picture: file for samples under their masks, and how often each class occurs.
     """
     from deeplab_jax.data.check import check
     from deeplab_jax.data.check_picture import draw
-    from deeplab_jax.data.statistics import balancing_weights
+    from deeplab_jax.data.check_table import class_table, summary
 
     if picture.suffix.lower() != ".png" or not picture.parent.is_dir():
         raise InputError(f"--picture {picture} cannot be written; name a .png in a folder that exists")
@@ -160,39 +162,25 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
         def report_progress(split: str, done: int, total: int) -> None:
             progress.update(task, description=f"reading {split}", completed=done, total=total)
 
-        report = check(data.root, data.format, data.threads, report_progress)
-    for checked in report.splits:
-        found = checked.statistics
-        pixels = max(found.pixels.sum() + found.void, 1)
-        sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in found.sizes.most_common(4))
-        more = f" and {len(found.sizes) - 4} more" if len(found.sizes) > 4 else ""
-        say(f"{checked.split}: {found.images} images of {sizes}{more}; {100 * found.void / pixels:.1f} % void")
-    if report.splits and (first := report.splits[0].statistics).images:
-        weights = balancing_weights(first) if first.pixels.any() else (0.0,) * len(first.classes)
-        table = Table(
-            "id",
-            Column("class", overflow="fold"),
-            *(f"{c.split} pixels" for c in report.splits),
-            "images",
-            "suggested weight",
-        )
-        for id, name in enumerate(first.classes.names):
-            shares = [c.statistics.pixels[id] / max(c.statistics.pixels.sum(), 1) for c in report.splits]
-            images = sum(int(c.statistics.occurrences[id]) for c in report.splits)
-            table.add_row(str(id), Text(name), *(f"{s:.3%}" for s in shares), str(images), f"{weights[id]:.3g}")
-        console.print(table)
-        draw(report, picture)
-        say(f"picture: {picture}")
-    for warning in report.warnings:
-        say(f"warning: {warning}")
+        report = check(data.root, data.format, data.threads, report_progress, data.train_split, data.val_split)
     faults = report.all_faults
     for fault in faults[:50]:
         print_error(fault)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    for checked in report.splits:
+        say(summary(checked))
+    if report.comparable and any(checked.statistics.images for checked in report.splits):
+        # A log file has room for more than the 80 columns that are assumed of it.
+        wide = console if console.is_terminal else Console(file=console.file, width=max(console.width, 120))
+        wide.print(class_table(report))
+    if report.comparable and any(checked.samples or checked.failed for checked in report.splits):
+        draw(report, picture)
+        say(f"picture: {picture}")
     if faults:
-        raise InputError(
-            f"{len(faults)} faults in {data.root}" + ("; the first 50 are above" if len(faults) > 50 else "")
-        )
-    say("nothing is wrong" if not report.warnings else "no faults")
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise InputError(f"{count} in {data.root}" + ("; the first 50 are above" if len(faults) > 50 else ""))
+    say("no faults; see the warnings" if report.warnings else "nothing is wrong")
 
 
 def predict(

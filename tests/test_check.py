@@ -7,15 +7,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax import cli
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check import check
+from deeplab_jax.data.classes import default_palette
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.statistics import balancing_weights, count
 
 
-def run(root, format="folder"):
-    return check(root, format, 2, lambda split, done, total: None)
+def no_progress(split, done, total):
+    pass
+
+
+def run(root, format="folder", **splits):
+    return check(root, format, 2, no_progress, **splits)
+
+
+def sentences(report):
+    said = [*report.all_faults, *report.warnings]
+    assert all("\n" not in line for line in said)
+    return said
 
 
 def test_counts_are_those_of_the_masks(shapes_folder):
@@ -41,11 +51,6 @@ def test_balancing_weights_are_median_over_frequency(shapes_folder):
     assert balancing_weights(found)[2] == 0
 
 
-@pytest.fixture
-def copy(shapes_folder, tmp_path):
-    return shutil.copytree(shapes_folder, tmp_path / "copy")
-
-
 def change_masks(root, change):
     for path in (root / "masks").rglob("*.png"):
         change(np.array(Image.open(path))).save(path)
@@ -55,12 +60,78 @@ def as_picture(values):
     return Image.fromarray(values.astype(np.uint8))
 
 
+def name_classes(root, *names):
+    (root / "classes.txt").write_text("\n".join(names))
+
+
 def one_based(root):
     change_masks(root, lambda ids: as_picture(np.where(ids == IGNORE, ids, ids + 1)))
 
 
+def one_based_without_the_last(root):
+    one_based(root)
+    name_classes(root, "background", "disc", "bar", "polygon", "ring", "never")
+
+
+def one_class_unnamed(root):
+    name_classes(root, "background", "disc", "bar", "polygon")
+
+
+def no_mask_usable(root):
+    one_class_unnamed(root)
+    change_masks(root, lambda ids: as_picture(np.concatenate([ids[1:], np.full_like(ids[:1], 4)])))
+
+
 def binary(root):
     change_masks(root, lambda ids: as_picture(np.where(ids > 0, 255, 0)))
+
+
+def nearly_binary(root):
+    binary(root)
+    for path in (root / "masks/train/0.png", root / "masks/val/0.png"):
+        ids = np.array(Image.open(path))
+        ids[0, 0] = 1
+        as_picture(ids).save(path)
+
+
+def all_void(root):
+    change_masks(root, lambda ids: as_picture(np.full_like(ids, IGNORE)))
+
+
+def in_palette(ids, order=(0, 1, 2, 3, 4)):
+    """The colours of the same classes, under ids in another order."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(order)] = default_palette(len(order))
+    picture = Image.fromarray(np.array([*order, *range(len(order), 256)], np.uint8)[ids], "P")
+    picture.putpalette(palette.ravel().tolist())
+    return picture
+
+
+def two_palettes(root):
+    change_masks(root, in_palette)
+    path = root / "masks/train/7.png"
+    in_palette(np.array(Image.open(path)), (1, 0, 2, 3, 4)).save(path)
+
+
+def turned(root):
+    tag = Image.Exif()
+    tag[0x0112] = 3
+    with Image.open(root / "images/val/3.png") as picture:
+        picture.save(root / "images/val/3.png", exif=tag)
+    with Image.open(root / "images/val/4.png") as picture:
+        picture.save(root / "images/val/4.jpg", exif=tag)
+    (root / "images/val/4.png").unlink()
+
+
+def repeated(root):
+    for name in ("again", "once more"):
+        shutil.copy(root / "images/train/3.png", root / f"images/train/{name}.png")
+        shutil.copy(root / "masks/train/3.png", root / f"masks/train/{name}.png")
+
+
+def repeated_with_another_mask(root):
+    shutil.copy(root / "images/train/3.png", root / "images/train/again.png")
+    shutil.copy(root / "masks/train/4.png", root / "masks/train/again.png")
 
 
 def grey_levels_of_colours(root):
@@ -101,7 +172,23 @@ def mostly_background(root):
 
 FAULTS = {
     "ids from 1": (one_based, r"background is nowhere and one value is too large: ids seem to begin with 1, not 0"),
-    "0 and 255": (binary, r"masks hold 0 and 255 alone, and 255 is void"),
+    "ids from 1, but not the last": (
+        one_based_without_the_last,
+        r"^background is nowhere, but others are: ids seem to begin with 1, not 0",
+    ),
+    "0 for other": (one_class_unnamed, r"one value more than classes: name a class for 4, or, where 0 is no class"),
+    "0 for other everywhere": (no_mask_usable, r"one value more than classes: name a class for 4"),
+    "0 and 255": (binary, r"train: masks hold 0, 255 and hardly anything else, and 255 is void"),
+    "0 and 255 but for a pixel": (nearly_binary, r"train: masks hold 0, 255 and hardly anything else"),
+    "one class": (binary, r"train: background is all that is labelled, so there is nothing to learn"),
+    "void alone": (all_void, r"train: every pixel is void, so there is nothing to learn"),
+    "two palettes": (
+        two_palettes,
+        r"value 0 is \(0, 0, 0\) in the palette of .*train/0.png, but \(128, 0, 0\) in .*train/7.png, and other values",
+    ),
+    "EXIF": (turned, r"val: an EXIF tag turns 2 images upright, such as .*images/val/3.png, but masks are not"),
+    "a picture thrice": (repeated, r"train: 1 pictures are there more than once: .*train/3.png and .*train/again.png"),
+    "a picture with two masks": (repeated_with_another_mask, r"more than once, 1 of them with different masks: "),
     "colours as grey levels": (grey_levels_of_colours, r"so many values look like colours as grey levels"),
     "smoothed": (smoothed, r"so many values look like .* masks that were smoothed"),
     "colours": (colours, r"masks/train/0.png is a RGB picture; .*its colours must be in a colour table"),
@@ -124,40 +211,41 @@ FAULTS = {
         r"99.\d % of labelled pixels are background; see the suggested class weights",
     ),
     "unused class": (
-        lambda root: (root / "classes.txt").write_text("background\ndisc\nbar\npolygon\nring\nnever"),
+        lambda root: name_classes(root, "background", "disc", "bar", "polygon", "ring", "never"),
         r"never seen: never",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_fault_is_named(copy, fault):
+def test_every_fault_is_named(broken, fault):
     spoil, message = FAULTS[fault]
-    assert not any(re.search(message, line) for line in [*run(copy).all_faults, *run(copy).warnings])
-    spoil(copy)
-    report = run(copy)
-    said = [*report.all_faults, *report.warnings]
+    assert not any(re.search(message, line) for line in sentences(run(broken)))
+    spoil(broken)
+    said = sentences(run(broken))
     assert any(re.search(message, line) for line in said), said
-    assert all("\n" not in line for line in said)
 
 
-def test_the_command_prints_draws_and_fails_on_faults(copy, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "check.png"
-    command = ["deeplab", "data", "check", "--data.root", str(copy), "--picture", str(picture)]
-    monkeypatch.setattr("sys.argv", command)
-    assert cli.main() == 0
-    said = capsys.readouterr().out
-    assert "train: 12 images of 48x48 (12)" in said
-    assert "suggested weight" in said
-    assert np.array(Image.open(picture)).shape[1] > 1000
+def stray_value(root):
+    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) == 0, 200, ids)))
 
-    (copy / "masks/val/2.png").unlink()
-    assert cli.main() == 1
-    errors = capsys.readouterr().err
-    assert "images/val/2.png has no mask" in errors
-    assert "error: 1 faults in" in errors
-    monkeypatch.setattr("sys.argv", ["deeplab", "data", "check", "--data.root", str(tmp_path / "nowhere")])
-    assert cli.main() == 1
-    assert "does not exist or is no folder" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["deeplab", "data"])
-    assert cli.main() == 2
+
+def background_in_train_alone(root):
+    for path in (root / "masks/val").iterdir():
+        as_picture(np.maximum(np.array(Image.open(path)), 1)).save(path)
+
+
+NO_HINTS = {
+    "one class is not named": (one_class_unnamed, "begin with 1"),
+    "and every mask holds it": (no_mask_usable, "begin with 1"),
+    "one split lacks the first class": (background_in_train_alone, "begin with 1"),
+    "a stray value": (stray_value, "so many values"),
+    "one palette": (lambda root: change_masks(root, in_palette), "palette"),
+}
+
+
+@pytest.mark.parametrize("case", NO_HINTS)
+def test_hints_are_not_given_wrongly(broken, case):
+    spoil, message = NO_HINTS[case]
+    spoil(broken)
+    assert not [line for line in sentences(run(broken)) if message in line]

@@ -1,131 +1,88 @@
 """`deeplab data check`: what a data set holds, and what is wrong with it or looks as if it were."""
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deeplab_jax.config import IGNORE
-from deeplab_jax.data.dataset import Dataset, Files, Sample
+from deeplab_jax.data.check_hints import find_hints
+from deeplab_jax.data.check_split import Checked, check_split
+from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import find_dataset
-from deeplab_jax.data.pictures import IMAGE_SUFFIXES, read_ids
-from deeplab_jax.data.statistics import Statistics, read_all
 from deeplab_jax.errors import InputError
 
-SPLITS = ("train", "val", "test")
-SHOWN = 6  # samples of a split in the picture
-
-
-@dataclass
-class Checked:
-    """One split."""
-
-    split: str
-    statistics: Statistics
-    faults: list[str] = field(default_factory=list)  # samples that cannot be used, and why
-    values: set[int] = field(default_factory=set)  # in masks that cannot be used
-    samples: list[Sample] = field(default_factory=list)  # a few, to look at
-    digests: dict[str, Path] = field(default_factory=dict)  # of the images' content
+NOWHERE = "nosuchsplit"  # no data set has a split of this name
 
 
 @dataclass
 class Report:
+    train: str  # the split that is trained on
     splits: list[Checked]
-    faults: list[str]  # what training or evaluation would stop at
+    faults: list[str]  # what training or evaluation would stop at, or is of no use with
     warnings: list[str]  # what may be meant so
 
     @property
     def all_faults(self) -> list[str]:
         return self.faults + [fault for checked in self.splits for fault in checked.faults]
 
+    @property
+    def comparable(self) -> bool:
+        """Whether there are splits, all with the same classes."""
+        return bool(self.splits) and not same_classes(self.splits)
 
-def check(root: Path, format: str, threads: int, progress: Callable[[str, int, int], None]) -> Report:
-    """Reads every sample of the splits that there are.
+
+def check(
+    root: Path,
+    format: str,
+    threads: int,
+    progress: Callable[[str, int, int], None],
+    train: str = "train",
+    val: str = "val",
+) -> Report:
+    """Reads every sample of two splits, and of `test` where there is one.
 
     Args:
         root: folder of the data set.
         format: its layout.
         threads: how many read.
         progress: is told the split, how many samples are read, and how many there are.
+        train: the split that is trained on.
+        val: the split that is evaluated on meanwhile.
     """
-    report = Report([], [], [])
-    for split in SPLITS:
+    datasets, faults = find_splits(root, format, (train, val))
+    splits = [check_split(split, dataset, threads, progress) for split, dataset in datasets.items()]
+    if splits:
+        faults += same_classes(splits)
+        faults += [fault for checked in splits if checked.split == train for fault in useless(checked)]
+    return Report(train, splits, faults, find_hints(splits, format) if splits else [])
+
+
+def find_splits(root: Path, format: str, needed: Sequence[str]) -> tuple[dict[str, Dataset], list[str]]:
+    """The splits that there are, and what is wrong with the others; a test split may be absent."""
+    found: dict[str, Dataset] = {}
+    absent: dict[str, list[str]] = {}  # message -> splits
+    broken: dict[str, list[str]] = {}
+    for split in dict.fromkeys((*needed, "test")):
         try:
-            dataset = find_dataset(root, format, split)
+            found[split] = find_dataset(root, format, split)
         except InputError as error:
-            (report.warnings if split == "test" else report.faults).append(f"no {split} split: {error}")
-            continue
-        report.splits.append(check_split(split, dataset, threads, progress))
-    if report.splits:
-        report.faults += same_classes(report.splits)
-        report.warnings += [hint for checked in report.splits for hint in suspicions(checked)]
-        report.warnings += shared_pictures(report.splits)
-    return report
+            if str(error) != error_of_no_split(root, format, split):
+                broken.setdefault(str(error), []).append(split)
+            elif split in needed:
+                absent.setdefault(str(error), []).append(split)
+    faults = [f"no {' and no '.join(splits)} split: {message}" for message, splits in (absent | broken).items()]
+    # If there is none at all, the place or the format is wrong, and the first message says so.
+    return found, faults if found or broken else faults[:1]
 
 
-def check_split(split: str, dataset: Dataset, threads: int, progress: Callable[[str, int, int], None]) -> Checked:
-    checked = Checked(split, Statistics(dataset.classes))
-    shown = set(np.linspace(0, max(len(dataset) - 1, 0), SHOWN).astype(int).tolist())
-    for index, sample in read_all(dataset, threads):
-        if isinstance(sample, InputError):
-            checked.faults.append(str(sample))
-            checked.values |= values_of_mask(dataset, index)
-        else:
-            checked.statistics.add(sample)
-            if index in shown:
-                checked.samples.append(sample)
-        progress(split, index + 1, len(dataset))
-    if isinstance(dataset, Files):
-        checked.faults += [f"{mask} is a mask without an image" for mask in dataset.unpaired]
-        checked.digests = digests([example.image for example in dataset.examples])
-    return checked
-
-
-def values_of_mask(dataset: Dataset, index: int) -> set[int]:
-    """Of one whose pixels are values."""
-    if not isinstance(dataset, Files) or dataset.examples[index].source.suffix.lower() not in IMAGE_SUFFIXES:
-        return set()
+def error_of_no_split(root: Path, format: str, split: str) -> str:
+    """What a reader says of a split that is not there, which is unlike what it says of one that is broken."""
     try:
-        return set(np.unique(read_ids(dataset.examples[index].source)).tolist())
-    except InputError:
-        return set()
-
-
-def suspicions(checked: Checked) -> list[str]:
-    """What may be an encoding that is not meant, in a split that can be read or nearly."""
-    found, hints = checked.statistics, []
-    names = found.classes.names
-    missing = [names[i] for i in np.flatnonzero(found.pixels == 0)]
-    where = f"{checked.split}: "
-    beyond = sorted(value for value in checked.values if value != IGNORE and value >= len(names))
-    if beyond:
-        some = ", ".join(map(str, sorted(checked.values)[:12])) + (", ..." if len(checked.values) > 12 else "")
-        hints.append(f"{where}masks that cannot be used hold the values {some}; there are {len(names)} classes")
-        if beyond == [len(names)] and found.pixels[0] == 0:
-            hints.append(f"{where}{names[0]} is nowhere and one value is too large: ids seem to begin with 1, not 0")
-        elif len(beyond) > len(names):
-            hints.append(f"{where}so many values look like colours as grey levels, or like masks that were smoothed")
-    if found.images and found.void_images and np.count_nonzero(found.pixels) == 1 and len(names) > 1:
-        (only,) = np.flatnonzero(found.pixels)
-        hints.append(
-            f"{where}masks hold {only} and {IGNORE} alone, and {IGNORE} is void; where it is meant for a class, write "
-            "that class's id"
-        )
-    elif missing and found.images:
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-        hints.append(f"{where}never seen: {', '.join(missing[:8])}{more}")
-    total = found.pixels.sum() + found.void
-    if total and found.void > total / 2:
-        hints.append(f"{where}{100 * found.void / total:.0f} % of all pixels are void")
-    if found.pixels.sum() and found.pixels.max() > 0.98 * found.pixels.sum() and np.count_nonzero(found.pixels) > 1:
-        name = names[int(found.pixels.argmax())]
-        share = 100 * found.pixels.max() / found.pixels.sum()
-        hints.append(
-            f"{where}{share:.1f} % of labelled pixels are {name}; see the suggested class weights, or Dice loss"
-        )
-    return hints
+        find_dataset(root, format, NOWHERE)
+    except InputError as error:
+        return str(error).replace(NOWHERE, split)
+    return ""
 
 
 def same_classes(splits: Sequence[Checked]) -> list[str]:
@@ -138,24 +95,11 @@ def same_classes(splits: Sequence[Checked]) -> list[str]:
     ]
 
 
-def shared_pictures(splits: Sequence[Checked]) -> list[str]:
-    """Pictures that are in two splits, whatever their names: figures on the second are too good."""
-    hints = []
-    for number, one in enumerate(splits):
-        for other in splits[number + 1 :]:
-            both = sorted(set(one.digests) & set(other.digests), key=lambda digest: str(one.digests[digest]))
-            if both:
-                hints.append(
-                    f"{len(both)} pictures are in {one.split} and in {other.split}, such as {one.digests[both[0]]} and "
-                    f"{other.digests[both[0]]}"
-                )
-    return hints
-
-
-def digests(images: Sequence[Path]) -> dict[str, Path]:
-    found = {}
-    for image in images:
-        if image.is_file():
-            with image.open("rb") as file:
-                found[hashlib.file_digest(file, "sha256").hexdigest()] = image
-    return found
+def useless(checked: Checked) -> list[str]:
+    """Nothing can be learnt from one class, or from none."""
+    found = checked.statistics
+    labelled = np.flatnonzero(found.pixels)
+    if not found.images or len(labelled) > 1:
+        return []
+    what = f"{found.classes.names[labelled[0]]} is all that is labelled" if len(labelled) else "every pixel is void"
+    return [f"{checked.split}: {what}, so there is nothing to learn; write the ids of the classes into the masks"]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.errors import InputError
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -40,26 +43,17 @@ class Statistics:
         self.around += np.where(found > 0, found.sum(), 0)
 
 
-def read_all(dataset: Dataset, threads: int) -> Iterator[tuple[int, Sample | InputError]]:
-    """Every sample in order, or what is wrong with it."""
-
-    def read(index: int) -> tuple[int, Sample | InputError]:
-        try:
-            return index, dataset[index]
-        except InputError as error:
-            return index, error
-
+def in_order(look: Callable[[int], Found], count: int, threads: int) -> Iterator[Found]:
+    """look(0), look(1) and so on, by threads."""
     with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(dataset), 8 * threads):  # so that no more than these are in memory
-            yield from pool.map(read, range(first, min(first + 8 * threads, len(dataset))))
+        for first in range(0, count, 8 * threads):  # so that no more than these are in memory
+            yield from pool.map(look, range(first, min(first + 8 * threads, count)))
 
 
 def count(dataset: Dataset, threads: int, progress: Callable[[int], None] = lambda done: None) -> Statistics:
     """Raises InputError for the first sample that cannot be used."""
     statistics = Statistics(dataset.classes)
-    for index, sample in read_all(dataset, threads):
-        if isinstance(sample, InputError):
-            raise sample
+    for index, sample in enumerate(in_order(dataset.__getitem__, len(dataset), threads)):
         statistics.add(sample)
         progress(index + 1)
     return statistics

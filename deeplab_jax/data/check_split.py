@@ -13,13 +13,12 @@ from deeplab_jax.data.classes import Colour
 from deeplab_jax.data.dataset import Dataset, Example, Files, Sample
 from deeplab_jax.data.formats.tfds import Prepared
 from deeplab_jax.data.masks import IdMasks
-from deeplab_jax.data.pictures import IMAGE_SUFFIXES, read_colours, read_ids
+from deeplab_jax.data.pictures import IMAGE_SUFFIXES, orientation, read_colours, read_ids
 from deeplab_jax.data.statistics import Statistics, in_order
 from deeplab_jax.errors import InputError
 
 SHOWN = 6  # samples of a split in the picture
 SHOWN_FAILED = 2  # of these, masks that cannot be used
-ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ class Checked:
 
 def check_split(split: str, dataset: Dataset, threads: int, progress: Callable[[str, int, int], None]) -> Checked:
     """Reads every sample."""
-    notes = getattr(dataset, "notes", ())
-    checked = Checked(split, len(dataset), Statistics(dataset.classes), meanings(dataset), notes)
+    checked = Checked(split, len(dataset), Statistics(dataset.classes), meanings(dataset), dataset.notes)
     for index, looked in enumerate(in_order(lambda index: look(dataset, index), len(dataset), threads)):
         checked.add(index, looked, str(dataset.examples[index].source) if isinstance(dataset, Files) else "")
         progress(split, index + 1, len(dataset))
@@ -130,7 +128,7 @@ def is_turned(path: Path) -> bool:
     with suppress(Exception), Image.open(path) as picture:  # the reader says what is wrong with a file
         # Pillow would decode all of a PNG to look for the tag behind its pixels.
         if picture.format != "PNG" or "exif" in picture.info:
-            return picture.getexif().get(ORIENTATION, 1) != 1
+            return orientation(picture) > 0
     return False
 
 

@@ -1,6 +1,8 @@
 """CamVid, DeepLabV3+ ResNet-18, from random weights: small enough for a laptop's CPU.
 
-deeplab train experiments/camvid_resnet18.py --data.root CAMVID --train.steps 600 --out runs/camvid_resnet18
+    deeplab train experiments/camvid_resnet18.py --data.root CAMVID --out runs/camvid_resnet18
+
+Published: no figure known for this network on these 11 classes. Measured: test mIoU 0.3351, see RESULTS.md.
 """
 
 from pathlib import Path

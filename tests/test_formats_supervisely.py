@@ -255,7 +255,7 @@ def test_tags_that_name_no_split(tmp_path):
     images = [e.image for split in ("train", "val", "test") for e in supervisely.open(tmp_path, split).examples]
     assert len(images) == len(set(images)) == 4
     assert len(supervisely.open(tmp_path, "sunny")) == 1
-    with pytest.raises(InputError, match=r"split 'fog' is not known; choose one of train, val, test"):
+    with pytest.raises(InputError, match=r"image tag 'fog'; its images are tagged 'rain', 'sunny'"):
         supervisely.open(tmp_path, "fog")
 
 

@@ -119,11 +119,16 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     dataset = open_dataset(tiny_experiment.data.root, "folder", "train")
     (batch,) = train_batches(dataset, tiny_experiment.preprocess, 8, range(1), 0, DataConfig())
     pictures, masks = (jnp.asarray(batch[name]) for name in ("image", "mask"))
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-    images, ids = augment(augment_key, pictures, masks, tiny_experiment.augment, tiny_experiment.preprocess)
-    model = nnx.merge(graph, state.params, state.stats, copy=True)
-    outputs = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
-    main, auxiliary = (float(cross_entropy(logits, ids, LossConfig())) for logits in outputs)
+
+    @jax.jit
+    def both() -> list[jax.Array]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+        images, ids = augment(augment_key, pictures, masks, tiny_experiment.augment, tiny_experiment.preprocess)
+        model = nnx.merge(graph, state.params, state.stats, copy=True)
+        outputs = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
+        return [cross_entropy(logits, ids, LossConfig()) for logits in outputs]
+
+    main, auxiliary = map(float, both())
     (loss,), _ = run_steps(tiny_experiment, ONE, steps=1)
     assert loss == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
 

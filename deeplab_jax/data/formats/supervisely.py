@@ -131,7 +131,8 @@ def choose(examples: list[Example], others: list[str], root: Path, split: str) -
     if chosen := [example for example, found in zip(examples, tags, strict=True) if found & {*names_of(split)}]:
         return chosen
     found = sorted(set().union(*tags))
-    if any(name in found for other in SPLITS for name in names_of(other)):
+    of_splits = any(name in found for other in SPLITS for name in names_of(other))
+    if found and (of_splits or split not in SPLITS):
         names = ", ".join(map(reprlib.repr, found))
         raise InputError(f"{root} has neither a data set nor an image tag {split!r}; its images are tagged {names}")
     if others:

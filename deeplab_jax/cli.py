@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.text import Text
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from deeplab_jax.config import Experiment
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, check
 from deeplab_jax.experiment import load_experiment
 
 console = Console()
@@ -79,7 +80,11 @@ def train(arguments: Sequence[str]) -> None:
         with leaving_at_once() if distributed else nullcontext():
             if distributed:
                 join_processes()
-            best = loop.train(config, out).best or 0.0
+            try:
+                best = loop.train(config, out).best or 0.0
+            except OSError as error:
+                where = error.filename or out
+                raise InputError(f"{where}: {error.strerror or error}; mend that and run the same command") from None
         figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
         if is_main():
             say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
@@ -92,9 +97,11 @@ def leaving_at_once() -> Iterator[None]:
     """On an error this process ends without waiting for the others, which would wait for it in turn."""
     try:
         yield
-    except (InputError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, InputError | OSError | RuntimeError):
+            traceback.print_exc()
         print_error(next(iter(str(error).splitlines()), type(error).__name__))
-        if not isinstance(error, InputError | OSError):
+        if isinstance(error, RuntimeError):
             print_error("another process may have ended; see what it said")
         sys.stdout.flush()
         sys.stderr.flush()
@@ -142,6 +149,9 @@ class CheckedData:
     val_split: str = "val"
     threads: int = 4  # that read and decode
 
+    def __post_init__(self):
+        check(self.threads >= 1, f"threads={self.threads} must be at least 1")
+
 
 def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> None:
     """What a data set holds, and what is wrong with it: every file is read.
@@ -150,7 +160,7 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
         data: what to check; a split called test is checked too, where there is one.
         picture: file for samples under their masks, and how often each class occurs.
     """
-    from deeplab_jax.data.check import check
+    from deeplab_jax.data.check import check as run
     from deeplab_jax.data.check_picture import draw
     from deeplab_jax.data.check_table import class_table, summary
 
@@ -162,7 +172,7 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
         def report_progress(split: str, done: int, total: int) -> None:
             progress.update(task, description=f"reading {split}", completed=done, total=total)
 
-        report = check(data.root, data.format, data.threads, report_progress, data.train_split, data.val_split)
+        report = run(data.root, data.format, data.threads, report_progress, data.train_split, data.val_split)
     faults = report.all_faults
     for fault in faults[:50]:
         print_error(fault)
@@ -338,7 +348,7 @@ def main() -> int:
         print_error(error)
         return 1
     except OSError as error:
-        print_error(f"{error.filename or 'while reading or writing'}: {error.strerror or error}")
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
         return 1
     except KeyboardInterrupt as error:
         print("interrupted; the same command goes on" if name in ("train", "demo") else "interrupted")

@@ -17,16 +17,30 @@ from deeplab_jax.data.dataset import Files
 from deeplab_jax.data.formats import open_dataset
 
 
-@pytest.mark.parametrize("spoil", [binary, all_void])
-def test_what_cannot_be_learnt_from_is_a_fault_of_training_alone(broken, spoil):
+@pytest.mark.parametrize(("spoil", "splits"), [(binary, ["train"]), (all_void, ["train", "val"])])
+def test_one_class_is_a_fault_of_training_and_void_alone_of_validation_too(broken, spoil, splits):
     for split in ("val", "test"):
         shutil.rmtree(broken / "masks" / split, ignore_errors=True)
         shutil.copytree(broken / "masks/train", broken / "masks" / split)
         shutil.rmtree(broken / "images" / split, ignore_errors=True)
         shutil.copytree(broken / "images/train", broken / "images" / split)
     spoil(broken)
-    assert len(run(broken).all_faults) == 1
+    assert [fault.partition(":")[0] for fault in run(broken).all_faults] == splits
     assert "val: " in run(broken, train="val", val="train").all_faults[0]
+
+
+def test_training_and_validation_on_one_split_is_said(shapes_folder):
+    report = run(shapes_folder, train="train", val="train")
+    assert (report.all_faults, report.warnings[0]) == ([], "train is trained on and evaluated on")
+
+
+def test_what_splits_of_one_folder_share_is_said_once(shapes_folder, tmp_path):
+    for kind in ("images", "masks"):
+        shutil.copytree(shapes_folder / kind / "train", tmp_path / kind)
+    shutil.copy(shapes_folder / "classes.txt", tmp_path)
+    shutil.copy(tmp_path / "masks" / "0.png", tmp_path / "masks" / "stray.png")
+    (fault,) = run(tmp_path).all_faults
+    assert fault.endswith("stray.png is a mask without an image")
 
 
 @pytest.mark.parametrize("last", [4, 151])

@@ -63,10 +63,11 @@ from deeplab_jax.errors import InputError
 
 if __name__ == "__main__":
     dataset = open_dataset(Path(sys.argv[1]), "folder", "train")
-    def read(workers):
+    def read(workers, steps=range(2, 9)):
         config = DataConfig(workers=workers)
-        return [b["image"].sum() for b in train_batches(dataset, PreprocessConfig((16, 16)), 4, range(2, 9), 0, config)]
+        return [b["image"].sum() for b in train_batches(dataset, PreprocessConfig((16, 16)), 4, steps, 0, config)]
     assert read(2) == read(0)
+    assert read(2, range(5, 5)) == []
     (Path(sys.argv[1]) / "masks/train/0.png").write_text("damaged")
     try:
         read(2)
@@ -82,3 +83,4 @@ def test_worker_processes_read_the_same_and_pass_on_faults(broken, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fault: ")
     assert "masks/train/0.png cannot be read as a picture" in done.stdout
+    assert "leaked" not in done.stderr

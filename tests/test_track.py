@@ -40,7 +40,7 @@ def events(folder):
 
 
 def test_every_validation_leaves_figures_and_pictures(tiny_experiment, tmp_path):
-    with Tracker(tmp_path, 0, tiny_experiment, CLASSES) as track:
+    with Tracker(tmp_path, 0, 0, tiny_experiment, CLASSES) as track:
         for step in (5, 10):
             track.train(step, {"loss": 1.0})
             track.validate(step, validation())
@@ -73,12 +73,12 @@ def test_truth_and_prediction_lie_beside_the_picture():
 
 
 def test_many_classes_are_drawn(tiny_experiment, tmp_path):
-    names = tuple(f"class {i}" for i in range(150))
+    names = tuple(f"$\\frac{{{i}$" for i in range(150))  # no formulas
     truth = np.random.default_rng(0).integers(0, 150, (1, 50, 50), np.uint8)
     found = Validation(
         scores(confusion_matrix(truth, truth, 150), names, 1), 0.1, np.zeros((1, 50, 50, 3), np.uint8), truth, truth
     )
-    with Tracker(tmp_path, 0, tiny_experiment, Classes(names, default_palette(150))) as track:
+    with Tracker(tmp_path, 0, 0, tiny_experiment, Classes(names, default_palette(150))) as track:
         track.validate(1, found)
     with Image.open(tmp_path / "curves.png") as curves:
         assert curves.height > 3000
@@ -112,7 +112,7 @@ class FakeWandb(SimpleNamespace):
 def test_weights_and_biases_gets_the_same_once_it_is_asked(tiny_experiment, tmp_path, monkeypatch):
     experiment, calls = changed(tiny_experiment, wandb="project"), []
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(calls))
-    with Tracker(tmp_path, 0, experiment, CLASSES) as track:
+    with Tracker(tmp_path, 0, 0, experiment, CLASSES) as track:
         track.train(5, {"loss": 1.0})
         track.validate(5, validation())
     (_, options), (_, step, figures), (_, _, validated), (_, _, pictures), finish = calls
@@ -120,7 +120,7 @@ def test_weights_and_biases_gets_the_same_once_it_is_asked(tiny_experiment, tmp_
     assert (step, figures["train/loss"], validated["val/miou"]) == (5, 1.0, 0.0)
     assert pictures == {"val/predictions": [(30, 132, 3)] * 2}
     assert finish == ("finish", 0)
-    with pytest.raises(KeyError), Tracker(tmp_path, 5, experiment, CLASSES):
+    with pytest.raises(KeyError), Tracker(tmp_path, 5, 5, experiment, CLASSES):
         raise KeyError
     assert calls[5][1]["id"] == options["id"]  # the same run goes on
     assert calls[6] == ("finish", 1)
@@ -130,7 +130,7 @@ def test_weights_and_biases_says_what_is_missing(tiny_experiment, tmp_path, monk
     experiment = changed(tiny_experiment, wandb="project")
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb([], "no API key configured"))
     with pytest.raises(InputError, match=r"train\.wandb=project: no API key configured; run `wandb login`, or set"):
-        Tracker(tmp_path, 0, experiment, CLASSES)
+        Tracker(tmp_path, 0, 0, experiment, CLASSES)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"train\.wandb needs another package: pip install 'deeplab_jax\[wandb\]'"):
-        Tracker(tmp_path, 0, experiment, CLASSES)
+        Tracker(tmp_path, 0, 0, experiment, CLASSES)

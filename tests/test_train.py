@@ -158,6 +158,17 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
             train(replace(experiment, data=data), run)
     assert [int(path.name) >= 3 for path in (run / "checkpoints").iterdir()] == [True]
 
+    def damage_validation(self, step, figures):
+        Image.fromarray(bad).save(root / "masks" / "val" / "2.png")
+
+    mask = tiny_experiment.data.root / "masks" / "train"
+    shutil.copytree(mask, root / "masks" / "train", dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "train", damage_validation)
+        with pytest.raises(InputError, match=r"masks/val/2\.png holds the value 9"):
+            train(replace(changed(experiment, validate_every=4), data=data), tmp_path / "validated")
+    assert [path.name for path in (tmp_path / "validated" / "checkpoints").iterdir()] == ["4"]
+
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))

@@ -24,7 +24,8 @@ class Report:
 
     @property
     def all_faults(self) -> list[str]:
-        return self.faults + [fault for checked in self.splits for fault in checked.faults]
+        found = self.faults + [fault for checked in self.splits for fault in checked.faults]
+        return list(dict.fromkeys(found))  # splits that are drawn from one folder share its faults
 
     @property
     def comparable(self) -> bool:
@@ -54,8 +55,9 @@ def check(
     splits = [check_split(split, dataset, threads, progress) for split, dataset in datasets.items()]
     if splits:
         faults += same_classes(splits)
-        faults += [fault for checked in splits if checked.split == train for fault in useless(checked)]
-    return Report(train, splits, faults, find_hints(splits, format) if splits else [])
+        faults += [fault for checked in splits if checked.split in (train, val) for fault in useless(checked, train)]
+    hints = [f"{train} is trained on and evaluated on"] if train == val else []
+    return Report(train, splits, faults, hints + (find_hints(splits, format) if splits else []))
 
 
 def find_splits(root: Path, format: str, needed: Sequence[str]) -> tuple[dict[str, Dataset], list[str]]:
@@ -95,11 +97,13 @@ def same_classes(splits: Sequence[Checked]) -> list[str]:
     ]
 
 
-def useless(checked: Checked) -> list[str]:
-    """Nothing can be learnt from one class, or from none."""
+def useless(checked: Checked, train: str) -> list[str]:
+    """Nothing can be learnt from one class, and nothing measured without any."""
     found = checked.statistics
     labelled = np.flatnonzero(found.pixels)
-    if not found.images or len(labelled) > 1:
+    if not found.images or len(labelled) > (1 if checked.split == train else 0):
         return []
     what = f"{found.classes.names[labelled[0]]} is all that is labelled" if len(labelled) else "every pixel is void"
-    return [f"{checked.split}: {what}, so there is nothing to learn; write the ids of the classes into the masks"]
+    return [
+        f"{checked.split}: {what}, so nothing can be learnt or measured; write the ids of the classes into the masks"
+    ]

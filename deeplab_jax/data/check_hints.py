@@ -14,7 +14,8 @@ HARDLY = 1e-3  # share of the labelled pixels below which classes may be slips o
 def find_hints(splits: Sequence[Checked], format: str) -> list[str]:
     """Sentences, each about one split or what two of them share."""
     seen = seen_ids(splits)
-    hints = [f"{checked.split}: {note}" for checked in splits for note in checked.notes]
+    notes = dict.fromkeys(note for checked in splits for note in checked.notes)
+    hints = [f"{' and '.join(c.split for c in splits if note in c.notes)}: {note}" for note in notes]
     hints += [f"{checked.split}: {hint}" for checked in splits for hint in [*encoding(checked, seen), *shares(checked)]]
     hints += first_id(splits, seen) + palettes(splits, format)
     return hints + turned_pictures(splits) + repeated_pictures(splits) + shared_pictures(splits)

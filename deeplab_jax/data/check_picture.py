@@ -1,7 +1,6 @@
 """The picture that `deeplab data check` makes: samples under their masks, and how often each class occurs."""
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from deeplab_jax.data.check import Report
 from deeplab_jax.data.check_split import SHOWN, Checked
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Sample
-from deeplab_jax.inference.draw import tint
+from deeplab_jax.inference.draw import plain_text, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +24,7 @@ BARS = 30  # classes in one column of the histogram
 
 def draw(report: Report, path: Path) -> None:
     """Writes a PNG."""
-    import matplotlib
-
-    # Names are no formulas, whatever dollars they hold, and may have letters that the font lacks.
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with plain_text():
         make_figure(report).savefig(path, dpi=100)
 
 

@@ -6,9 +6,10 @@ batches that an unbroken run would have seen; and so do several processes, each 
 
 import gc
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ def train_batches(
     seed: int,
     config: DataConfig,
     part: Part = Part(),
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of these steps, counted from 0. Epochs are shuffled anew and run into each other: none is short."""
     pictures = _fitted(grain.MapDataset.source(dataset).seed(seed).shuffle().repeat(), preprocess)
     return _batches(Rows(pictures, len(pictures), _void(preprocess), batch_size, steps, part), config)
@@ -68,7 +69,7 @@ def train_batches(
 
 def eval_batches(
     dataset: Dataset, preprocess: PreprocessConfig, batch_size: int, config: DataConfig, part: Part = Part()
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Every picture once, in order. The last batch is filled up with pictures that are void all over."""
     pictures = _fitted(grain.MapDataset.source(dataset), preprocess)
     batches = range(-(-len(dataset) // batch_size))
@@ -88,21 +89,30 @@ def _void(preprocess: PreprocessConfig) -> Batch:
     return {"image": image, "mask": np.full(preprocess.size, IGNORE, np.uint8)}
 
 
-def _batches(rows: Rows, config: DataConfig) -> Iterator[Batch]:
-    """Read ahead by threads of this process, or by processes of their own."""
+def _batches(rows: Rows, config: DataConfig) -> Generator[Batch]:
+    """Read ahead by threads of this process, or by processes of their own, until it is closed."""
     batches = grain.MapDataset.source(rows).batch(rows.batch_size // rows.part.count)
     threads = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
     reading = batches.to_iter_dataset(threads)
-    if config.workers:
-        flags.FLAGS.mark_as_parsed()  # Grain asks for flags that only programs of absl's have parsed
-        options = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
-        reading = reading.mp_prefetch(options, worker_init_fn=_end_with_parent)
-        return _copied(iter(reading))
-    return iter(reading)
+    if not config.workers:
+        yield from reading
+        return
+    flags.FLAGS.mark_as_parsed()  # Grain asks for flags that only programs of absl's have parsed
+    options = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
+    iterator = iter(reading.mp_prefetch(options, worker_init_fn=_start_worker))
+    try:
+        for batch in iterator:
+            # Memory that is shared with a worker is given back at once.
+            yield {name: np.array(array) for name, array in batch.items()}
+    finally:
+        iterator.close()
+        batch = iterator = None
+        gc.collect()  # an iterator of Grain's is in a cycle with the last of its batches
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
-    """In a worker: it ends soon after a parent that was killed and could not end it."""
+def _start_worker(worker: int, workers: int) -> None:
+    """In a worker: Ctrl-C is its parent's business, and it ends soon after a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch() -> None:
@@ -111,11 +121,3 @@ def _end_with_parent(worker: int, workers: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _copied(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Copies of arrays that lie in memory shared with a worker, which is given back at once."""
-    for batch in batches:
-        yield {name: np.array(array) for name, array in batch.items()}
-    del batch, batches
-    gc.collect()  # an iterator of Grain's is in a cycle with the last of its batches

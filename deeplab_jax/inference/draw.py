@@ -1,11 +1,25 @@
 """Pictures of segmentation maps."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_jax.data.classes import Classes
 
 TEXT = (20, 20, 20)
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Inside, names in Matplotlib's figures are no formulas, whatever dollars they hold, and may lack glyphs."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> Image.Image:

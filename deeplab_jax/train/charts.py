@@ -1,14 +1,18 @@
 """Pictures of a run: its curves, and predictions beside the truth."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.inference.draw import beside_legend, tint
+from deeplab_jax.inference.draw import beside_legend, plain_text, tint
 from deeplab_jax.train.validate import Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANEL = 320  # pixels of the longer side
 GAP = 6  # pixels
@@ -16,6 +20,11 @@ GAP = 6  # pixels
 
 def draw_curves(records: list[dict], path: Path) -> None:
     """Loss, validation mIoU, and the IoU of every class over the steps."""
+    with plain_text():
+        make_curves(records).savefig(path, dpi=100)
+
+
+def make_curves(records: list[dict]) -> "Figure":
     from matplotlib.figure import Figure
 
     by_split = {name: [record for record in records if record["split"] == name] for name in ("train", "val")}
@@ -43,7 +52,7 @@ def draw_curves(records: list[dict], path: Path) -> None:
     shown = np.unique(np.linspace(0, len(by_split["val"]) - 1, 6).round().astype(int))
     classes.set_xticks(shown, [str(by_split["val"][i]["step"]) for i in shown])
     classes.set(title="validation IoU of every class", xlabel="step")
-    figure.savefig(path, dpi=100)
+    return figure
 
 
 def beside_truth(found: Validation, classes: Classes) -> list[np.ndarray]:

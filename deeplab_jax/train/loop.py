@@ -1,7 +1,7 @@
 """The training loop: data, state, resuming, steps, validation, and the best weights as a package."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     losses = progress.losses
     numbers = range(start, steps)
     batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, part)
-    tracker = Tracker(out, start, config, classes) if is_main() else Silence()
-    with tracker as track, caught_signals() as signal:
+    tracker = Tracker(out, start, progress.validated, config, classes) if is_main() else Silence()
+    with tracker as track, closing(batches), caught_signals() as signal:
 
         def asked_to_leave() -> int:
             """By a signal, to any process: all leave at the same step."""
@@ -105,9 +105,9 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
             if (found := validate(state, asked_to_leave)) is None:
                 return
             progress.validated = step
-            track.validate(step, found)
             if progress.is_better(found.scores.miou if every.best_by == "miou" else -found.loss) and is_main():
                 jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
+            track.validate(step, found)
 
         pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
         track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
@@ -118,11 +118,14 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
         try:
             if start and due(start, every.validate_every, steps) and progress.validated < start:
                 look(start)
+                if number := asked_to_leave():
+                    raise Interrupted(number)
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
                 if every.patience and progress.without_gain >= every.patience:
                     track.say(f"no better validation in {progress.without_gain}: stopped after step {done}")
                     break
                 state, metrics = train_step(state, put(batch, shardings))
+                done = step
                 losses.append(metrics["loss"])
                 if due(step, every.log_every, steps) or due(step, every.validate_every, steps):
                     check_finite(step, losses, state)
@@ -143,11 +146,15 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     checkpoints.save(state, progress)
                 if number:
                     raise Interrupted(number)
-                done = step
-        except InputError:
-            # A training picture that cannot be used costs no step. (Of several processes one alone cannot save.)
-            if jax.process_count() == 1 and start < done == int(state.step) and is_finite(state):
+        except (InputError, RuntimeError) as error:
+            # A picture that cannot be used costs no step, nor do reading processes that a signal to all has ended.
+            number = signal()
+            if jax.process_count() > 1 or not (number or isinstance(error, InputError)):
+                raise  # of several processes one alone cannot save
+            if start < done and np.isfinite(losses).all() and is_finite(state):
                 checkpoints.save(state, progress)
+            if number:
+                raise Interrupted(number) from None
             raise
         checkpoints.save(state, progress)
         checkpoints.close()

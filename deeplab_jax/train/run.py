@@ -12,6 +12,8 @@ from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.package import PARTIAL
 
+UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder
+
 
 def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment:
     """The experiment with epochs as steps. Raises InputError where the data set does not fit the model."""
@@ -62,7 +64,7 @@ def open_run(config: Experiment, out: Path) -> Iterator[None]:
         if begun and before != now:
             name, theirs, ours = next(differences(before, now))
             raise InputError(f"{out} holds a run with {name}={theirs}, not {ours}; choose another --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - UNFINISHED):
         raise no_run
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:

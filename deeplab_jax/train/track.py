@@ -17,13 +17,15 @@ from deeplab_jax.train.weights_and_biases import WeightsAndBiases
 
 
 class Tracker:
-    """Use as a context manager. On resume, records of steps after `start` are dropped: they will be made again."""
+    """Use as a context manager. On resume, records that will be made again are dropped: of steps after `start`, and of
+    validations after `validated`."""
 
-    def __init__(self, folder: Path, start: int, config: Experiment, classes: Classes):
+    def __init__(self, folder: Path, start: int, validated: int, config: Experiment, classes: Classes):
         self._folder, self._classes = folder, classes
         self._steps, self._batch_size = config.train.steps, config.train.batch_size
         self._wandb = WeightsAndBiases(folder, config) if config.train.wandb else None
-        self._records = [record for record in read_records(folder) if record["step"] <= start]
+        last = {"train": start, "val": validated}
+        self._records = [record for record in read_records(folder) if record["step"] <= last[record["split"]]]
         kept = folder / "metrics.jsonl.new"
         kept.write_text("".join(json.dumps(record) + "\n" for record in self._records))
         kept.replace(folder / "metrics.jsonl")

@@ -30,7 +30,7 @@ class WeightsAndBiases:
                 dir=folder,
                 config=to_dict(config),
             )
-        except wandb.Error as error:
+        except Exception as error:  # of its own, of the network, or of what checks its settings
             raise InputError(
                 f"train.wandb={config.train.wandb}: {next(iter(str(error).splitlines()), 'no connection')}; "
                 "run `wandb login`, or set WANDB_MODE=offline"

@@ -141,8 +141,13 @@ def choose(examples: list[Example], others: list[str], root: Path, split: str) -
 
 
 def read_tags(path: Path) -> set[str]:
-    document = read_json(path)
-    check(isinstance(document, dict), f"{path} must be an object with the key objects")
+    """None where the file cannot be used, which is said where its picture is read."""
+    try:
+        document = read_json(path)
+    except InputError:
+        return set()
+    if not isinstance(document, dict):
+        return set()
     tags = take(document, "tags", list, str(path)) if "tags" in document else []
     return {take(tag, "name", str, f"{path}: tags[{number}]") for number, tag in enumerate(tags)}
 

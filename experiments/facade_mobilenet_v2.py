@@ -6,7 +6,7 @@
 The BatchNorms of these weights are folded into the convolutions, so their statistics are the identity: they are kept,
 where those of a small batch would undo what was learnt.
 
-Published: none. Measured: see RESULTS.md.
+Published: none. Measured: validation mIoU 0.3331, test 0.3046; from random weights 0.1296 and 0.1054, see RESULTS.md.
 """
 
 from pathlib import Path

@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,18 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
-from tyro.conf import AvoidSubcommands, Positional, arg
+from tyro.conf import Positional, arg
 
-from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError, check
-from deeplab_jax.experiment import load_experiment
-
-console = Console()
-
-
-def say(text: str) -> None:
-    """Prints a line as it is: paths and names are no markup, and long ones stay whole."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+from deeplab_jax.terminal import console, print_error, say
+from deeplab_jax.train.command import train
 
 
 @dataclass(frozen=True)
@@ -47,65 +36,6 @@ def demo(out: Path = Path("deeplab-demo")) -> None:
     from deeplab_jax.demo import run_demo
 
     run_demo(out, onnx.export, say)
-
-
-def train(arguments: Sequence[str]) -> None:
-    """Train EXPERIMENT.py; run again with the same --out to go on after an interruption."""
-    if arguments and arguments[0] in ("-h", "--help"):
-        return say(
-            "usage: deeplab train EXPERIMENT.py [--out RUN] [--train.steps N] ...; EXPERIMENT.py --help lists all. A "
-            "training file of Supervisely's (.json) is an experiment too"
-        )
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError("name an experiment: deeplab train EXPERIMENT.py [--help]")
-    experiment = Path(arguments[0])
-    recipe = load_experiment(experiment, arguments[1:])
-
-    def run(
-        config: Annotated[AvoidSubcommands[Experiment], arg(name="")] = recipe,
-        out: Path = Path("runs", experiment.stem),
-        distributed: bool = False,
-    ) -> None:
-        """Trains; run again with the same --out to go on after an interruption.
-
-        Args:
-            config: the experiment's fields.
-            out: the run folder.
-            distributed: one of several processes that train together (SLURM, Cloud TPU, or as the environment says in
-                JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
-        """
-        from deeplab_jax.train import loop
-        from deeplab_jax.train.mesh import is_main, join_processes
-
-        with leaving_at_once() if distributed else nullcontext():
-            if distributed:
-                join_processes()
-            try:
-                best = loop.train(config, out).best or 0.0
-            except OSError as error:
-                where = error.filename or out
-                raise InputError(f"{where}: {error.strerror or error}; mend that and run the same command") from None
-        figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
-        if is_main():
-            say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
-
-    tyro.cli(run, prog=f"deeplab train {experiment}", args=arguments[1:])
-
-
-@contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """On an error this process ends without waiting for the others, which would wait for it in turn."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, InputError | OSError | RuntimeError):
-            traceback.print_exc()
-        print_error(next(iter(str(error).splitlines()), type(error).__name__))
-        if isinstance(error, RuntimeError):
-            print_error("another process may have ended; see what it said")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
 
 
 def evaluate(
@@ -308,10 +238,6 @@ def export(package: Positional[Path], to: Literal["onnx"], out: Path) -> None:
     with console.status(f"exporting to {to}"):
         worst = onnx.export(package, out)
     say(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
-
-
-def print_error(error: object) -> None:
-    print(f"error: {error}", file=sys.stderr)
 
 
 COMMANDS = {

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from conftest import SHARED
 from deeplab_jax.config import IGNORE
+from deeplab_jax.data.check import find_splits
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import supervisely
 from deeplab_jax.errors import InputError
@@ -257,6 +258,14 @@ def test_tags_that_name_no_split(tmp_path):
     assert len(supervisely.open(tmp_path, "sunny")) == 1
     with pytest.raises(InputError, match=r"image tag 'fog'; its images are tagged 'rain', 'sunny'"):
         supervisely.open(tmp_path, "fog")
+
+
+def test_tags_beside_data_sets_that_are_splits(tmp_path):
+    """A test split may be absent, whatever pictures are tagged with."""
+    for split in ("train", "val"):
+        write(tmp_path, tagged("sunny"), annotation(), folder=split)
+    found, faults = find_splits(tmp_path, "supervisely", ("train", "val"))
+    assert (list(found), faults) == (["train", "val"], [])
 
 
 def test_data_sets_inside_of_others(tmp_path):

@@ -20,6 +20,7 @@ from absl import flags
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.data.fit import fit_image, fit_mask
+from deeplab_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w) uint8
 
@@ -104,6 +105,10 @@ def _batches(rows: Rows, config: DataConfig) -> Generator[Batch]:
         for batch in iterator:
             # Memory that is shared with a worker is given back at once.
             yield {name: np.array(array) for name, array in batch.items()}
+    except RuntimeError as error:
+        raise InputError(
+            f"a process of data.workers={config.workers} has ended ({str(error).splitlines()[0]})"
+        ) from None
     finally:
         iterator.close()
         batch = iterator = None
@@ -111,8 +116,9 @@ def _batches(rows: Rows, config: DataConfig) -> Generator[Batch]:
 
 
 def _start_worker(worker: int, workers: int) -> None:
-    """In a worker: Ctrl-C is its parent's business, and it ends soon after a parent that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: signals are its parent's business, and it ends soon after a parent that was killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch() -> None:

@@ -79,9 +79,9 @@ def write_package(
         _write_json(new / "model_config.json", model)
         _write_json(new / "inference_config.json", _inference_config(classes, preprocess))
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
-        if folder.exists():
-            folder.rename(old)
         try:
+            if folder.exists():
+                folder.rename(old)
             new.rename(folder)
         finally:
             if old.exists() and not folder.exists():

@@ -130,7 +130,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                 if due(step, every.log_every, steps) or due(step, every.validate_every, steps):
                     check_finite(step, losses, state)
                 if due(step, every.log_every, steps):
-                    track.train(step, {"loss": float(np.mean(losses))})
+                    track.train(step, {"loss": float(np.mean(losses, dtype=np.float64))})
                     losses.clear()
                 if due(step, every.validate_every, steps):
                     look(step)
@@ -146,14 +146,13 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     checkpoints.save(state, progress)
                 if number:
                     raise Interrupted(number)
-        except (InputError, RuntimeError) as error:
-            # A picture that cannot be used costs no step, nor do reading processes that a signal to all has ended.
-            number = signal()
-            if jax.process_count() > 1 or not (number or isinstance(error, InputError)):
-                raise  # of several processes one alone cannot save
+        except InputError as error:  # such as a picture that cannot be used: it costs no step
+            if jax.process_count() > 1:
+                raise  # one of them alone cannot save
             if start < done and np.isfinite(losses).all() and is_finite(state):
                 checkpoints.save(state, progress)
-            if number:
+            if number := signal():
+                track.say(f"warning: {error}")
                 raise Interrupted(number) from None
             raise
         checkpoints.save(state, progress)

@@ -29,7 +29,7 @@ class Tracker:
         kept = folder / "metrics.jsonl.new"
         kept.write_text("".join(json.dumps(record) + "\n" for record in self._records))
         kept.replace(folder / "metrics.jsonl")
-        self._events = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._events = SummaryWriter(str(folder), purge_step=start + 1)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -132,7 +132,7 @@ def choose(examples: list[Example], others: list[str], root: Path, split: str) -
         return chosen
     found = sorted(set().union(*tags))
     of_splits = any(name in found for other in SPLITS for name in names_of(other))
-    if found and (of_splits or split not in SPLITS):
+    if found and (of_splits or (split not in SPLITS and not others)):
         names = ", ".join(map(reprlib.repr, found))
         raise InputError(f"{root} has neither a data set nor an image tag {split!r}; its images are tagged {names}")
     if others:

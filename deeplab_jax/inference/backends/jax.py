@@ -68,6 +68,9 @@ def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessC
 
     def write_weights(folder: Path) -> None:
         save_json(model.config, folder / "architecture.json")
-        save_file(to_arrays(model), folder / "weights.safetensors")
+        try:
+            save_file(to_arrays(model), folder / "weights.safetensors")
+        except safetensors.SafetensorError as error:  # a full disk, mostly
+            raise InputError(f"{folder.parent.parent}: the package cannot be written ({error})") from None
 
     write_package(folder, "jax", with_background(classes), preprocess, write_weights)

@@ -11,6 +11,11 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: Exception) -> str:
+    """Of what another library says; the kind of error where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def check(fits: bool, message: str) -> None:
     """Raises InputError unless it fits."""
     if not fits:

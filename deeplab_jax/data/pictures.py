@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # Pillow's names of formats that may change values
@@ -81,7 +81,7 @@ def decode(source: Path | bytes, place: str, mend: str) -> Image.Image:
     except UnidentifiedImageError:
         raise InputError(f"{place} cannot be read as a picture (it is of no known format); {mend}") from None
     except FAULTS as error:
-        raise InputError(f"{place} cannot be read as a picture ({_first_line(error)}); {mend}") from None
+        raise InputError(f"{place} cannot be read as a picture ({first_line(error)}); {mend}") from None
     return picture
 
 
@@ -156,7 +156,3 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} does not exist") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); replace or remove it") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

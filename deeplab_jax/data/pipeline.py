@@ -20,7 +20,7 @@ from absl import flags
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.data.fit import fit_image, fit_mask
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 
 Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w) uint8
 
@@ -106,9 +106,7 @@ def _batches(rows: Rows, config: DataConfig) -> Generator[Batch]:
             # Memory that is shared with a worker is given back at once.
             yield {name: np.array(array) for name, array in batch.items()}
     except RuntimeError as error:
-        raise InputError(
-            f"a process of data.workers={config.workers} has ended ({str(error).splitlines()[0]})"
-        ) from None
+        raise InputError(f"a process of data.workers={config.workers} has ended ({first_line(error)})") from None
     finally:
         iterator.close()
         batch = iterator = None

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.train.mesh import is_main, wait_for_all
 from deeplab_jax.train.step import TrainState
 
@@ -123,7 +123,7 @@ def checksum(state: TrainState, progress: Progress) -> int:
 def _reason(error: Exception) -> str:
     """What the system says, where TensorStore wraps it; else the first line."""
     system = re.search(r"([A-Z][\w ']+) \[os_error_code", str(error))
-    return system[1] if system else next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return system[1] if system else first_line(error)[:200]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, arg
 
 from deeplab_jax.config import Experiment
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.experiment import load_experiment
 from deeplab_jax.terminal import print_error, say
 
@@ -68,7 +68,7 @@ def leaving_at_once() -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, InputError | OSError | RuntimeError):
             traceback.print_exc()
-        print_error(next(iter(str(error).splitlines()), type(error).__name__))
+        print_error(first_line(error))
         if isinstance(error, RuntimeError):
             print_error("another process may have ended; see what it said")
         sys.stdout.flush()

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.data.pipeline import Batch, Part
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def join_processes() -> None:
         jax.distributed.initialize(os.environ.get("JAX_COORDINATOR_ADDRESS"), count, number)
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"--distributed: {str(error).splitlines()[0]}; start it under SLURM or on Cloud TPU, or set "
+            f"--distributed: {first_line(error)}; start it under SLURM or on Cloud TPU, or set "
             f"JAX_COORDINATOR_ADDRESS, {' and '.join(names)}"
         ) from None
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.config import Experiment, to_dict
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 
 
 class WeightsAndBiases:
@@ -32,8 +32,7 @@ class WeightsAndBiases:
             )
         except Exception as error:  # of its own, of the network, or of what checks its settings
             raise InputError(
-                f"train.wandb={config.train.wandb}: {next(iter(str(error).splitlines()), 'no connection')}; "
-                "run `wandb login`, or set WANDB_MODE=offline"
+                f"train.wandb={config.train.wandb}: {first_line(error)}; run `wandb login`, or set WANDB_MODE=offline"
             ) from None
         self._picture = wandb.Image
 

@@ -22,7 +22,7 @@ from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.formats import ade20k, cityscapes
 from deeplab_jax.data.formats.folder import read_class_names
 from deeplab_jax.data.pictures import size_of
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError, check, first_line
 
 IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
 MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
@@ -86,7 +86,7 @@ class Records:
             # A shard that was cut to its first block yields empty examples, and no error.
             fault = "it is empty" if any(value is None for value in stored.values()) else ""
         except Exception as error:  # of array_record, Protocol Buffers or TFDS, each of its own kind
-            stored, fault = {}, _first_line(error)
+            stored, fault = {}, first_line(error)
         if fault:
             raise InputError(
                 f"example {index} of {self.place} cannot be read ({fault}); copy its shard or prepare the builder anew"
@@ -162,7 +162,7 @@ def open_builder(root: Path, name: str) -> Any:
         builder = tfds.builder_from_directory(str(folder))
         title, formats = builder.info.full_name, sorted(f.value for f in builder.info.available_file_formats())
     except Exception as error:  # of JSON, Protocol Buffers or TFDS, each of its own kind
-        raise InputError(f"{folder} is no readable TFDS builder ({_first_line(error)}); prepare it anew") from None
+        raise InputError(f"{folder} is no readable TFDS builder ({first_line(error)}); prepare it anew") from None
     if not {part for part in named.groups() if part} <= set(title.split("/")):
         raise InputError(f"{folder} holds {title}, not {name}; name that or another folder")
     if "array_record" not in formats:
@@ -217,7 +217,7 @@ def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{builder.data_dir} has no split {split!r}, but {', '.join(splits)} and slices such as train[:80%] "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from None
     for shard in shards:
         if not Path(shard).is_file():
@@ -302,10 +302,6 @@ def _versions(folder: Path) -> list[str]:
     found = [path.parent.name for path in folder.glob(f"*/{FEATURES}")]
     found = [name for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
     return sorted(found, key=lambda name: [int(part) for part in name.split(".")])
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _import_tfds() -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.package import Package
 
 PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
@@ -32,7 +32,7 @@ def load(package: Package, device: str | None, providers: Sequence[Any] | None) 
     try:
         session = onnxruntime.InferenceSession(path, providers=list(providers))
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
-        raise InputError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
     (name, shape), *others = [(node.name, node.shape) for node in session.get_inputs()]
     if others or len(shape) != 4 or shape[1] != 3:
         raise InputError(f"{path} must have one input of shape (batch, 3, height, width), not {shape}")

@@ -61,6 +61,8 @@ def write_package(
     classes: Classes,
     preprocess: PreprocessConfig,
     write_weights: Callable[[Path], None],
+    *,
+    dynamic_size: bool = False,
 ) -> None:
     """Writes a package beside its place and then moves it there: a package is whole or absent.
 
@@ -77,7 +79,7 @@ def write_package(
             "backend_type": backend,
         }
         _write_json(new / "model_config.json", model)
-        _write_json(new / "inference_config.json", _inference_config(classes, preprocess))
+        _write_json(new / "inference_config.json", _inference_config(classes, preprocess, dynamic_size))
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
         try:
             if folder.exists():
@@ -134,7 +136,7 @@ def check_supported(path: Path, inference: dict[str, Any]) -> None:
         raise InputError(f"{path}: post_processing must be an unfused softmax, not {post_processing!r}")
 
 
-def _inference_config(classes: Classes, preprocess: PreprocessConfig) -> dict[str, Any]:
+def _inference_config(classes: Classes, preprocess: PreprocessConfig, dynamic_size: bool) -> dict[str, Any]:
     height, width = preprocess.size
     exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
     nearest = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
@@ -143,7 +145,8 @@ def _inference_config(classes: Classes, preprocess: PreprocessConfig) -> dict[st
         "image_pre_processing": {},
         "network_input": {
             "training_input_size": {"height": height, "width": width},
-            "dynamic_spatial_size_supported": False,
+            "dynamic_spatial_size_supported": dynamic_size,
+            "dynamic_spatial_size_mode": {"type": "any-size"} if dynamic_size else None,
             "color_mode": "rgb",
             **shared,
             "input_channels": 3,

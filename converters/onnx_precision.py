@@ -2,9 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,12 +16,10 @@ from converters.onnx_graph import add_constant, constant, insert
 from converters.onnx_names import name_all
 from converters.onnx_passes import drop_unused
 
-Precision = Literal["float32", "float16", "int8"]
-
 LARGEST = np.finfo(np.float16).max / 8  # what may grow on other pictures by that factor stays float32
 
 
-def to_float16(graph: onnx.ModelProto, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
+def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Weights and tensors in half precision, input and output in float32.
 
     Overflow-safe: nodes whose weights or whose results on the `pictures`, (1, c, h, w) float32 network inputs, come
@@ -64,7 +62,7 @@ def halve(graph: ir.Graph) -> None:
     name_all(graph)
 
 
-def largest_values(graph: onnx.ModelProto, pictures: Sequence[np.ndarray]) -> dict[str, float]:
+def largest_values(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> dict[str, float]:
     """Of every tensor that a node makes: the largest magnitude on the pictures."""
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
@@ -79,7 +77,7 @@ def largest_values(graph: onnx.ModelProto, pictures: Sequence[np.ndarray]) -> di
     return dict(zip(names, np.max(np.array(peaks, np.float64), axis=0).tolist(), strict=True))
 
 
-def to_int8(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], *, symmetric: bool = False) -> onnx.ModelProto:
+def to_int8(graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric: bool = False) -> onnx.ModelProto:
     """Weights and tensors in 8 bits behind QuantizeLinear and DequantizeLinear, weights per output channel.
 
     The classifier and the upsampling of its logits stay float32: they cost little, and confidences need them.
@@ -109,8 +107,8 @@ def to_int8(graph: onnx.ModelProto, pictures: Sequence[np.ndarray], *, symmetric
 
 
 class Calibration(quantization.CalibrationDataReader):
-    def __init__(self, pictures: Sequence[np.ndarray]):
-        self.pictures: Iterator[np.ndarray] = iter(pictures)
+    def __init__(self, pictures: Iterable[np.ndarray]):
+        self.pictures = iter(pictures)
 
     def get_next(self) -> Any:
         picture = next(self.pictures, None)

@@ -63,6 +63,7 @@ def write_package(
     write_weights: Callable[[Path], None],
     *,
     dynamic_size: bool = False,
+    model_initialization: dict[str, Any] | None = None,
 ) -> None:
     """Writes a package beside its place and then moves it there: a package is whole or absent.
 
@@ -79,7 +80,10 @@ def write_package(
             "backend_type": backend,
         }
         _write_json(new / "model_config.json", model)
-        _write_json(new / "inference_config.json", _inference_config(classes, preprocess, dynamic_size))
+        inference = _inference_config(classes, preprocess, dynamic_size)
+        if model_initialization:
+            inference["model_initialization"] = model_initialization
+        _write_json(new / "inference_config.json", inference)
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
         try:
             if folder.exists():

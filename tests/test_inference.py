@@ -20,7 +20,7 @@ from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import check_image
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.images import postprocess, resize_plane
+from deeplab_jax.inference.postprocess import postprocess, resize_plane
 from deeplab_jax.inference.predict import find_pictures, predict
 
 

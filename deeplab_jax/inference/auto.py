@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.images import SemanticSegmentationResult, postprocess, preprocess
+from deeplab_jax.inference.images import preprocess
 from deeplab_jax.inference.package import Package, background_id, read_package
+from deeplab_jax.inference.postprocess import SemanticSegmentationResult, postprocess
 
 Backend = Callable[[np.ndarray], np.ndarray]  # (b, h, w, 3) float32 network input -> (b, K, h2, w2) float32 logits
 

@@ -19,7 +19,7 @@ from deeplab_jax import AutoModel
 from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.postprocess import postprocess, resize_plane
+from deeplab_jax.inference.postprocess import postprocess
 from deeplab_jax.inference.predict import find_pictures, predict
 
 
@@ -116,15 +116,6 @@ def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coars
     # Interpolation rounds differently, so a pixel at the threshold or between two classes may fall either way.
     assert same.mean() > 0.995
     np.testing.assert_allclose(result.confidence[same], expected[same], atol=1e-4)
-
-
-def test_shrinking_is_antialiased_along_that_axis_alone():
-    torch = pytest.importorskip("torch")
-    plane = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(plane)[None, None], (13, 31), mode="bilinear", antialias=True, align_corners=False
-    )
-    np.testing.assert_allclose(resize_plane(plane, (13, 31)), expected[0, 0], atol=1e-5)
 
 
 def test_an_empty_picture_is_refused(package):

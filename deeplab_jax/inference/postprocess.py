@@ -1,13 +1,12 @@
 """What happens to the logits after the network, as the shared inference API does it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
 
 from deeplab_jax.data.fit import Placement
+from deeplab_jax.inference.bands import Window, resized_bands
 
 
 class HostArray(np.ndarray):
@@ -39,66 +38,59 @@ def postprocess(
     background: int,
     threshold: float,
 ) -> SemanticSegmentationResult:
-    """(K, h, w) float32 logits of one picture to ids and confidences of the picture's own size.
+    """(K, h, w) logits of one picture to ids and confidences of the picture's own size.
 
     K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
-    foreground class. Pixels under the threshold become background with confidence 0.
+    foreground class. Pixels under the threshold become background with confidence 0, and so do those whose logits are
+    infinite or no numbers. Where the picture reaches beyond the network input (`spot` is partly outside), the shared
+    API takes `background` for the value of every logit.
     """
-    planes = crop_padding(logits, spot, input_size)
-    if len(planes) == 1:
-        ids = np.zeros(image_size, np.int64)
-        confidence = 0.5 + 0.5 * np.tanh(0.5 * resize_plane(planes[0], image_size))  # the sigmoid, without overflow
-    else:
-        ids, confidence = softmax_maximum(resize_plane(plane, image_size) for plane in planes)
-    if len(planes) == class_count - 1:
+    count = len(logits)
+    ids = np.arange(count)
+    if count == class_count - 1:
         ids += ids >= background
-    below = confidence < threshold
-    ids[below], confidence[below] = background, 0
-    return SemanticSegmentationResult(ids.view(HostArray), confidence.view(HostArray))
+    of_rank = np.array([background, *ids[::-1]])
+    segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
+    window = uncovered(logits.shape[1:], spot, input_size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rows, planes in resized_bands(logits, window, background, image_size):
+            rank, probability = sigmoid(planes[0]) if count == 1 else softmax_maximum(planes)
+            rank[~(probability >= threshold)] = 0
+            probability[rank == 0] = 0
+            segmentation_map[rows], confidence[rows] = of_rank[rank], probability
+    return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
 
 
-def crop_padding(logits: np.ndarray, spot: Placement, input_size: tuple[int, int]) -> np.ndarray:
-    """Cuts the letterbox's padding off; logits may be coarser than the network input."""
-    height, width = logits.shape[1:]
-    rows, columns = height / input_size[0], width / input_size[1]
-    bottom, right = input_size[0] - spot.top - spot.height, input_size[1] - spot.left - spot.width
-    return logits[
-        :,
-        round(rows * spot.top) : height - round(rows * bottom),
-        round(columns * spot.left) : width - round(columns * right),
-    ]
+def uncovered(shape: tuple[int, ...], spot: Placement, input_size: tuple[int, int]) -> Window:
+    """The logits without the letterbox's padding; they may be coarser than the network input."""
+    (top, height), (left, width) = (
+        _uncovered_axis(*axis)
+        for axis in zip(shape, input_size, (spot.top, spot.left), (spot.height, spot.width), strict=True)
+    )
+    return Window(top, left, height, width)
 
 
-def softmax_maximum(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and softmax probabilities of the largest logits, from one (H, W) plane a class.
+def _uncovered_axis(size: int, input_size: int, before: int, covered: int) -> tuple[int, int]:
+    scale = size / input_size
+    first = min(round(scale * before), size - 1)
+    last = size - round(scale * (input_size - before - covered))
+    return first, max(last - first, 1)  # a thin picture may round to nothing
 
-    Plane by plane, so that memory does not grow with the number of classes.
+
+def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, h, w) float32 logits, which are overwritten, to rank and probability of every pixel's largest.
+
+    The first plane has rank K and the last 1: so the highest rank is the first of equal logits. Infinite logits and
+    those that are no numbers equal none, and leave rank 0.
     """
-    planes = iter(planes)
-    peak = next(planes)
-    ids, total = np.zeros(peak.shape, np.int64), np.ones(peak.shape, np.float32)
-    for id, plane in enumerate(planes, 1):
-        higher, ratio = plane > peak, np.exp(-np.abs(plane - peak))
-        total = np.where(higher, total * ratio + 1, total + ratio)  # sum of exp(logit - peak so far)
-        ids[higher] = id
-        peak = np.maximum(peak, plane)
-    return ids, 1 / total
+    ranks = np.arange(len(planes), 0, -1, dtype=np.min_scalar_type(len(planes)))[:, None, None]
+    planes -= planes.max(0)
+    rank = (ranks * (planes == 0)).max(0)
+    flat = planes.reshape(-1, planes.shape[2])
+    cv2.exp(flat, dst=flat)  # several times as fast as NumPy's
+    return rank, 1 / planes.sum(0)
 
 
-def resize_plane(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) to size, float32; bilinear between pixel centres, antialiased along an axis that shrinks."""
-    height, width = size
-    if height < plane.shape[0]:
-        plane = shrinking_matrix(plane.shape[0], height) @ plane
-    if width < plane.shape[1]:
-        plane = plane @ shrinking_matrix(plane.shape[1], width).T
-    return plane if plane.shape == size else cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-@cache
-def shrinking_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """(size_out, size_in): every output pixel is the mean of the input under a triangle two output pixels wide."""
-    scale = size_in / size_out
-    centre = (np.arange(size_out)[:, None] + 0.5) * scale
-    weights = np.maximum(1 - np.abs(np.arange(size_in) + 0.5 - centre) / scale, 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+def sigmoid(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) float32 logits of the one class to its rank, 1, and its probability."""
+    return np.ones(plane.shape, np.uint8), 0.5 + 0.5 * np.tanh(0.5 * plane)  # does not overflow

@@ -43,7 +43,8 @@ def stretching_table(image: np.ndarray) -> np.ndarray:
 
 def equalizing_table(image: np.ndarray) -> np.ndarray:
     """(256,) uint8: what becomes of each level, so that all become about as frequent."""
-    counts = np.bincount(image.ravel(), minlength=256)
+    bands = np.array_split(image, len(image) // 512 + 1)  # bincount makes every value 8 bytes long
+    counts = np.sum([np.bincount(band.ravel(), minlength=256) for band in bands], 0)
     levels = np.arange(256, dtype=np.float32) / 255
     present = counts > 0
     histogram, edges = np.histogram(levels[present], 256, weights=counts[present])

@@ -63,8 +63,7 @@ class SegmentationModel:
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
         results, step = [], 1 if self._package.any_size else self._package.max_batch
         for start in range(0, len(pictures), step):
-            chunk = [as_pixels(picture, input_color_format) for picture in pictures[start : start + step]]
-            results += self._run(chunk, threshold)
+            results += self._run(pictures[start : start + step], input_color_format, threshold)
         return results
 
     infer = __call__
@@ -75,14 +74,10 @@ class SegmentationModel:
         self([np.full((*size, 3), 127, np.uint8)] * batch_size)
 
     def _run(
-        self, pictures: list[tuple[np.ndarray, ColorFormat]], threshold: float
+        self, pictures: list[Any], color_format: ColorFormat | None, threshold: float
     ) -> list[SemanticSegmentationResult]:
         classes, background = self._package.classes, background_id(self._package.classes.names)
-        config = self._fitting(pictures[0][0])
-        inputs = np.empty((len(pictures), config.channels, *config.size), np.float32)
-        spots = [
-            preprocess(pixels, config, order, out)[1] for (pixels, order), out in zip(pictures, inputs, strict=True)
-        ]
+        inputs, config, places = self._network_input(pictures, color_format)
         logits = self._backend(inputs)
         if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
             raise InputError(
@@ -90,23 +85,31 @@ class SegmentationModel:
                 f"{logits.shape}; there must be as many a pixel, or one less (background)"
             )
         results = []
-        for planes, spot, (pixels, _) in zip(logits, spots, pictures, strict=True):
-            size = pixels.shape[0], pixels.shape[1]
+        for planes, (spot, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
             part = used.height, used.width
             result = postprocess(planes, spot, config.size, part, len(classes), background, threshold)
             results.append(result if part == size else on_background(result, used, size, background))
         return results
 
-    def _fitting(self, pixels: np.ndarray) -> PreprocessConfig:
-        """How a picture becomes network input: as the package says, or in its own size."""
+    def _network_input(
+        self, pictures: list[Any], color_format: ColorFormat | None
+    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+        """The batch, how it was made, and for every picture its place in the network input and its own size."""
         config = self._package.preprocess
-        if not self._package.any_size:
-            return config
-        used = used_part(pixels.shape[0], pixels.shape[1], config)
-        size = used.height, used.width
-        check_forward(self._package.folder, size, self._package.planes, 1)
-        return replace(config, size=size)
+        if self._package.any_size:  # one picture, which says how large the network input is
+            pixels, order = as_pixels(pictures[0], color_format)
+            used = used_part(pixels.shape[0], pixels.shape[1], config)
+            config = replace(config, size=(used.height, used.width))
+            check_forward(self._package.folder, config.size, self._package.planes, 1)
+            planes, spot = preprocess(pixels, config, order)
+            return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
+        batch, places = np.empty((len(pictures), config.channels, *config.size), np.float32), []
+        for picture, planes in zip(pictures, batch, strict=True):
+            pixels, order = as_pixels(picture, color_format)
+            _, spot = preprocess(pixels, config, order, planes)
+            places.append((spot, (pixels.shape[0], pixels.shape[1])))
+        return batch, config, places
 
 
 def as_threshold(confidence: Confidence) -> float:

@@ -14,7 +14,7 @@ from converters.convert import Converted
 from converters.layers import layer_outputs
 from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.images import preprocess
+from deeplab_jax.inference.preprocess import preprocess
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import abstract_model, fill, flat_state
 
@@ -103,7 +103,8 @@ def verify_graph(path: Path, converted: Converted) -> Comparison:
     except (KeyError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"--verify: {path} has another input or output than Google's exports: {error}") from None
     images, _ = preprocess(picture[..., ::-1], config)
-    found = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(model, images[None]))
+    images = images.transpose(1, 2, 0)[None]
+    found = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(model, images))
     worst = difference(found, expected)
     size = f"{config.size[0]}x{config.size[1]}"
     line = f"largest difference from TensorFlow {worst:.1e} of the largest value, on a random {size} picture"

@@ -18,19 +18,27 @@ from deeplab_jax.errors import InputError, check, check_finite
 IGNORE = 255  # mask value of pixels that have no label
 
 # How a picture comes to the network's size. letterbox: scaled to fit, centred. pad: in the top left corner, scaled only
-# if it is too large, as the original DeepLab evaluates. stretch: scaled to cover, whatever its aspect.
-ResizeMode = Literal["letterbox", "pad", "stretch"]
+# if it is too large, as the original DeepLab evaluates. stretch: scaled to cover, whatever its aspect. center-crop: its
+# middle, not scaled, on black.
+ResizeMode = Literal["letterbox", "pad", "stretch", "center-crop"]
+ColorMode = Literal["rgb", "bgr", "grey"]
+Contrast = Literal["Contrast Stretching", "Histogram Equalization", "Adaptive Equalization"]
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """How a picture becomes network input: fitted to one size, divided by 255, normalised per RGB channel."""
+    """How a picture becomes network input: fitted to one size, divided by 255, normalised per channel."""
 
     size: tuple[int, int] = (512, 512)  # height, width in pixels
     resize_mode: ResizeMode = "letterbox"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB, of pictures in 0..1
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pictures in 0..1, in the order of color_mode
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding_value: float | None = 127.0  # grey level 0..255 of what the picture does not cover; None: the mean
+    # Before that, in this order, as the shared inference API does them:
+    static_crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom of what is used, in percent
+    grayscale: bool = False  # all channels alike
+    contrast: Contrast | None = None
+    color_mode: ColorMode = "rgb"  # channels of the network input; grey: one. Training knows rgb alone
 
     def __post_init__(self):
         check_finite(self)
@@ -38,14 +46,23 @@ class PreprocessConfig:
         check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
         grey = self.padding_value is None or 0 <= self.padding_value <= 255
         check(grey, f"padding_value={self.padding_value} must be 0 to 255")
+        left, top, right, bottom = self.static_crop or (0, 0, 100, 100)
+        inside = 0 <= left < right <= 100 and 0 <= top < bottom <= 100
+        check(inside, f"static_crop={self.static_crop} must be left, top, right and bottom, 0 to 100 percent")
 
     @property
     def padding(self) -> tuple[float, float, float]:
-        """Levels 0..255 of red, green and blue where the picture does not reach."""
+        """Levels 0..255 of the channels where the picture does not reach."""
+        if self.resize_mode == "center-crop":
+            return 0.0, 0.0, 0.0
         if self.padding_value is None:
-            red, green, blue = self.mean
-            return red * 255, green * 255, blue * 255
+            first, second, third = self.mean
+            return first * 255, second * 255, third * 255
         return self.padding_value, self.padding_value, self.padding_value
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color_mode == "grey" else 3
 
 
 @dataclass(frozen=True)
@@ -201,6 +218,7 @@ class Experiment:
             "train.batch_size=1 must be at least 2, as BatchNorm of a single pooled value gives nothing; or freeze all "
             "BatchNorms (optim.freeze_norms)",
         )
+        check(self.preprocess.color_mode == "rgb", "preprocess.color_mode must be rgb in training")
 
 
 def to_dict(config: Any) -> Any:
@@ -254,7 +272,7 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
             raise InputError(f"{where}: {error}") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{where}: must be of type {kind.__name__}, not {value!r}")

@@ -15,7 +15,7 @@ from deeplab_jax.data.fit import Placement, fit_image, fit_mask, place
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.images import preprocess
+from deeplab_jax.inference.preprocess import preprocess
 
 PREPROCESS = PreprocessConfig(size=(40, 56))
 
@@ -270,7 +270,8 @@ def test_pad_puts_the_picture_in_the_corner_and_never_enlarges_it(height, width,
     config = replace(PREPROCESS, resize_mode="pad", padding_value=127.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert place(height, width, config) == Placement(0, 0, *expected)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    found, spot = preprocess(picture[..., ::-1], config)
+    planes, spot = preprocess(picture[..., ::-1], config)
+    found = planes.transpose(1, 2, 0)
     outside = np.ones((40, 56), bool)
     outside[spot.window] = False
     assert (found[outside] == 0).all()  # 127.5, which no uint8 picture could hold

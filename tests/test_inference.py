@@ -18,9 +18,8 @@ from converters.onnx import export
 from deeplab_jax import AutoModel
 from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.auto import check_image
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.images import postprocess, resize_plane
+from deeplab_jax.inference.postprocess import postprocess
 from deeplab_jax.inference.predict import find_pictures, predict
 
 
@@ -117,21 +116,6 @@ def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coars
     # Interpolation rounds differently, so a pixel at the threshold or between two classes may fall either way.
     assert same.mean() > 0.995
     np.testing.assert_allclose(result.confidence[same], expected[same], atol=1e-4)
-
-
-def test_shrinking_is_antialiased_along_that_axis_alone():
-    torch = pytest.importorskip("torch")
-    plane = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(plane)[None, None], (13, 31), mode="bilinear", antialias=True, align_corners=False
-    )
-    np.testing.assert_allclose(resize_plane(plane, (13, 31)), expected[0, 0], atol=1e-5)
-
-
-@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), "a.jpg"])
-def test_what_is_no_picture_is_refused(image):
-    with pytest.raises(InputError, match=r"a picture must be a uint8 array of shape \(height, width, 3\)"):
-        check_image(image)
 
 
 def test_an_empty_picture_is_refused(package):

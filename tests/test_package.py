@@ -77,10 +77,14 @@ def broken(package, tmp_path, file, change):
         ("model_config.json", lambda c: c.pop("backend_type"), "the key 'backend_type' is missing"),
         ("inference_config.json", lambda c: c.pop("network_input"), "the key 'network_input' is missing"),
         ("inference_config.json", lambda c: c["network_input"].update(resize_mode="tile"), "must be one of"),
-        ("inference_config.json", lambda c: c["network_input"].update(color_mode="bgr"), "color_mode must be 'rgb'"),
+        ("inference_config.json", lambda c: c["network_input"].update(color_mode="hsv"), "color_mode: must be one of"),
         ("inference_config.json", lambda c: c["network_input"]["training_input_size"].update(width="w"), "type int"),
         ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colours for 5 classes"),
-        ("inference_config.json", lambda c: c["network_input"].update(normalization=[[0], [1]]), "list of 3 values"),
+        (
+            "inference_config.json",
+            lambda c: c["network_input"].update(normalization=[[0, 0], [1, 1]]),
+            "two lists of 3 values",
+        ),
         (
             "inference_config.json",
             lambda c: (
@@ -106,8 +110,8 @@ def broken(package, tmp_path, file, change):
         ("inference_config.json", lambda c: c["post_processing"].update(fused=True), "must be an unfused softmax"),
         (
             "inference_config.json",
-            lambda c: c.update(image_pre_processing={"grayscale": {"enabled": True}}),
-            "image_pre_processing grayscale is not supported",
+            lambda c: c.update(image_pre_processing={"contrast": {"enabled": True, "type": "Vivid"}}),
+            "contrast type: must be one of",
         ),
     ],
 )

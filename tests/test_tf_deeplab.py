@@ -14,7 +14,7 @@ from conftest import SHARED, blank_model
 from converters import convert, tf_deeplab
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.images import preprocess
+from deeplab_jax.inference.preprocess import preprocess
 from deeplab_jax.models import presets
 
 REFERENCE = SHARED / "facts" / "tf_reference"
@@ -155,7 +155,7 @@ def test_padding_is_zero_for_the_network():
         config = tf_deeplab.preprocessing(presets.tf_deeplab(variant), (65, 65))
         padded, spot = preprocess(np.zeros((8, 8, 3), np.uint8), config)
         assert (spot.height, spot.width) == (8, 8)
-        np.testing.assert_allclose(padded[10:], 0, atol=1e-4)  # of values that reach 123
+        np.testing.assert_allclose(padded[:, 10:], 0, atol=1e-4)  # of values that reach 123
 
 
 def test_other_variables_are_refused(mobilenet_variables):
@@ -185,7 +185,7 @@ def test_real_checkpoint():
             "2007_000039": voc / "2007_000039.jpg",
         }.items():
             image = np.array(Image.open(path).convert("RGB"))[..., ::-1]
-            logits = coarse_logits(converted.model, preprocess(image, converted.preprocess)[0][None])
+            logits = coarse_logits(converted.model, preprocess(image, converted.preprocess)[0].transpose(1, 2, 0)[None])
             # Logits reach 26; 1e-3 leaves room for JPEG decoders.
             np.testing.assert_allclose(logits[0], reference[f"{name}/logits_65x65"], atol=1e-3)
 
@@ -194,5 +194,5 @@ def test_real_frozen_graph():
     folder = real("tf_frozen_mnv2_dm05_portrait")
     converted = convert.convert("tf", folder / "frozen_inference_graph.pb", convert.Options())
     with np.load(folder / "reference_outputs.npz") as reference:
-        images = preprocess(reference["image"][..., ::-1], converted.preprocess)[0][None]
+        images = preprocess(reference["image"][..., ::-1], converted.preprocess)[0].transpose(1, 2, 0)[None]
         np.testing.assert_allclose(coarse_logits(converted.model, images), reference["logits"], atol=1e-3)

@@ -32,9 +32,12 @@ FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag. Raises InputError that names the file."""
-    picture = turn_upright(decode(path, str(path), "replace or remove it"))
+def read_image(path: Path, most: int | None = None) -> np.ndarray:
+    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag. Raises InputError that names the file.
+
+    `most`: pixels that are read, if not as many as Pillow allows.
+    """
+    picture = turn_upright(decode(path, str(path), "replace or remove it", most))
     if picture.mode.startswith("I;16"):
         return np.repeat((np.array(picture) // 257).astype(np.uint8)[..., None], 3, -1)
     if picture.mode in ("I", "F"):
@@ -67,16 +70,18 @@ def read_colours(path: Path) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
-def decode(source: Path | bytes, place: str, mend: str) -> Image.Image:
+def decode(source: Path | bytes, place: str, mend: str, most: int | None = None) -> Image.Image:
     """A picture as it is stored. Raises InputError that names the place and how to mend it."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            if most is not None and picture.width * picture.height > most:
+                raise Image.DecompressionBombError
             picture.load()
             picture.getexif()  # so that what is wrong there comes out here
     except FileNotFoundError:
         raise InputError(f"{place} does not exist") from None
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        most = most or 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{place} has more than {most} pixels, the most that is read; cut it up") from None
     except UnidentifiedImageError:
         raise InputError(f"{place} cannot be read as a picture (it is of no known format); {mend}") from None

@@ -23,7 +23,7 @@ def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int
     confusion = np.zeros((len(names), len(names) + 1), np.int64)
     for start in range(0, len(dataset), CHUNK):
         samples = [dataset[i] for i in range(start, min(start + CHUNK, len(dataset)))]
-        results = model([sample.image[..., ::-1] for sample in samples], confidence=0.0)
+        results = model([sample.image for sample in samples], confidence=0.0, input_color_format="rgb")
         for sample, result in zip(samples, results, strict=True):
             confusion += confusion_matrix(sample.mask, to_dataset_id[result.segmentation_map], len(names))
         progress(start + len(samples))

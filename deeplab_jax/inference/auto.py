@@ -1,19 +1,32 @@
 """`AutoModel`: loads a package of any backend and runs it on pictures. API as in the shared inference API."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from deeplab_jax.errors import InputError
-from deeplab_jax.inference.images import SemanticSegmentationResult, postprocess, preprocess
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.data.adjust import ColorFormat
+from deeplab_jax.data.fit import Placement, used_part
+from deeplab_jax.errors import InputError, check
+from deeplab_jax.inference.find import find_package
+from deeplab_jax.inference.inputs import as_list, as_pixels
+from deeplab_jax.inference.limits import check_forward
 from deeplab_jax.inference.package import Package, background_id, read_package
+from deeplab_jax.inference.postprocess import HostArray, SemanticSegmentationResult, postprocess
+from deeplab_jax.inference.preprocess import preprocess
 
-Backend = Callable[[np.ndarray], np.ndarray]  # (b, h, w, 3) float32 network input -> (b, K, h2, w2) float32 logits
+# (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
+# batches as its engine needs them.
+Backend = Callable[[np.ndarray], np.ndarray]
+Confidence = float | Literal["default", "best"] | None
+DEFAULT_CONFIDENCE = 0.5
 
 
 class SegmentationModel:
-    """A loaded package. Call it with one BGR uint8 (H, W, 3) picture or a list of such of any sizes."""
+    """A loaded package. Call it with a picture, or a list of pictures of any kinds and sizes; from any thread."""
 
     def __init__(self, package: Package, backend: Backend):
         self._package = package
@@ -29,75 +42,122 @@ class SegmentationModel:
         return self._package.classes.palette
 
     def __call__(
-        self, images: np.ndarray | Sequence[np.ndarray], *, confidence: float = 0.5
+        self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: ColorFormat | None = None
     ) -> list[SemanticSegmentationResult]:
         """One result a picture, of the picture's own size.
 
         Args:
-            images: uint8 BGR pictures as OpenCV reads them.
+            images: a picture, a list of pictures, or a tensor (b, 3, h, w). A picture is a uint8 array (h, w, 3) in BGR
+                order as OpenCV reads them, a PyTorch tensor (3, h, w) in RGB order, a PIL picture or the path of a
+                file; `inputs.as_pixels` says what else.
             confidence: pixels whose class is less probable become background with confidence 0; 0.0 keeps every
-                pixel's most probable class.
+                pixel's most probable class. As in the shared inference API the integers 0 and 1 count as not given,
+                as do None, "default" and "best".
+            input_color_format: order of the channels of arrays and tensors, if it is not the above.
 
         Raises:
             InputError: for anything that is no such picture or no probability.
         """
-        if not 0 <= confidence <= 1:
-            raise InputError(f"confidence={confidence} must be a probability, 0 to 1")
-        images = [images] if isinstance(images, np.ndarray) else list(images)
-        for image in images:
-            check_image(image)
-        results, step = [], self._package.max_batch
-        for start in range(0, len(images), step):
-            results += self._run(images[start : start + step], confidence)
+        threshold, pictures = as_threshold(confidence), as_list(images)
+        known = input_color_format in (None, "rgb", "bgr")
+        check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
+        results, step = [], 1 if self._package.any_size else self._package.max_batch
+        for start in range(0, len(pictures), step):
+            results += self._run(pictures[start : start + step], input_color_format, threshold)
         return results
 
     infer = __call__
 
-    def _run(self, images: list[np.ndarray], confidence: float) -> list[SemanticSegmentationResult]:
-        config, classes = self._package.preprocess, self._package.classes
-        background = background_id(classes.names)
-        inputs, spots = zip(*(preprocess(image, config) for image in images), strict=True)
-        logits = self._backend(np.stack(inputs))
-        if logits.shape[1] not in (len(classes), len(classes) - 1):
+    def warm_up(self, batch_size: int = 1) -> None:
+        """Runs the network on a grey batch, so that what an engine prepares for that many pictures is done."""
+        size = self._package.preprocess.size
+        self([np.full((*size, 3), 127, np.uint8)] * batch_size)
+
+    def _run(
+        self, pictures: list[Any], color_format: ColorFormat | None, threshold: float
+    ) -> list[SemanticSegmentationResult]:
+        classes, background = self._package.classes, background_id(self._package.classes.names)
+        inputs, config, places = self._network_input(pictures, color_format)
+        logits = self._backend(inputs)
+        if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
             raise InputError(
-                f"the package {self._package.folder} names {len(classes)} classes but its weights give "
-                f"{logits.shape[1]} logits a pixel; there must be as many, or one less (background)"
+                f"the package {self._package.folder} names {len(classes)} classes but its weights give logits of shape "
+                f"{logits.shape}; there must be as many a pixel, or one less (background)"
             )
-        return [
-            postprocess(planes, spot, config.size, image.shape[:2], len(classes), background, confidence)
-            for planes, spot, image in zip(logits, spots, images, strict=True)
-        ]
+        results = []
+        for planes, (spot, size) in zip(logits, places, strict=True):
+            used = used_part(*size, config)
+            part = used.height, used.width
+            result = postprocess(planes, spot, config.size, part, len(classes), background, threshold)
+            results.append(result if part == size else on_background(result, used, size, background))
+        return results
+
+    def _network_input(
+        self, pictures: list[Any], color_format: ColorFormat | None
+    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+        """The batch, how it was made, and for every picture its place in the network input and its own size."""
+        config = self._package.preprocess
+        if self._package.any_size:  # one picture, which says how large the network input is
+            pixels, order = as_pixels(pictures[0], color_format)
+            used = used_part(pixels.shape[0], pixels.shape[1], config)
+            config = replace(config, size=(used.height, used.width))
+            check_forward(self._package.folder, config.size, self._package.planes, 1)
+            planes, spot = preprocess(pixels, config, order)
+            return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
+        batch, places = np.empty((len(pictures), config.channels, *config.size), np.float32), []
+        for picture, planes in zip(pictures, batch, strict=True):
+            pixels, order = as_pixels(picture, color_format)
+            _, spot = preprocess(pixels, config, order, planes)
+            places.append((spot, (pixels.shape[0], pixels.shape[1])))
+        return batch, config, places
 
 
-def check_image(image: object) -> None:
-    """Raises InputError unless this is a BGR picture."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"a picture must be a uint8 array of shape (height, width, 3) in BGR order, not {found}")
-    if not image.size:
-        raise InputError(f"a picture of shape {image.shape} has no pixels")
+def as_threshold(confidence: Confidence) -> float:
+    """Raises InputError for what is no probability."""
+    if confidence is None or confidence in ("default", "best") or (type(confidence) is int and confidence in (0, 1)):
+        return DEFAULT_CONFIDENCE
+    probability = isinstance(confidence, (float, np.floating)) and 0 <= confidence <= 1
+    check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0")
+    return float(confidence)
+
+
+def on_background(
+    part: SemanticSegmentationResult, used: Placement, size: tuple[int, int], background: int
+) -> SemanticSegmentationResult:
+    """The result of a part of a picture in a map of the whole."""
+    ids, confidence = np.full(size, background, np.int64), np.zeros(size, np.float32)
+    ids[used.window], confidence[used.window] = part.segmentation_map, part.confidence
+    return SemanticSegmentationResult(ids.view(HostArray), confidence.view(HostArray))
 
 
 class AutoModel:
     @staticmethod
     def from_pretrained(
-        path: str | Path, *, device: str | None = None, providers: Sequence[str] | None = None
+        path: str | Path,
+        *,
+        device: str | None = None,
+        providers: Sequence[Any] | None = None,
+        threads: int | None = None,
+        model_directory: str | Path | None = None,
     ) -> SegmentationModel:
         """Loads a package folder with the engine that its model_config.json names.
 
         Args:
-            path: the package folder.
-            device: "cpu", "gpu" ("cuda") or "tpu"; by default the best that the engine finds.
-            providers: ONNX Runtime execution providers in order of preference, instead of `device`.
+            path: the package folder; or `project/3` or `project`, a folder in `model_directory`.
+            device: "cpu", "gpu" ("cuda") or "tpu", or such as "gpu:1"; by default the best that the engine finds.
+            providers: ONNX Runtime execution providers in order of preference, instead of `device`: names, or pairs of
+                a name and a dictionary of options.
+            threads: that ONNX Runtime computes one operation with; by default as many as there are cores.
+            model_directory: of packages; by default what the environment variable DEEPLAB_MODELS names.
 
         Raises:
             InputError: that names the file and the fault.
         """
-        package = read_package(Path(path))
+        package = read_package(find_package(path, model_directory))
         if package.backend == "onnx":
             from deeplab_jax.inference.backends import onnx
 
-            return SegmentationModel(package, onnx.load(package, device, providers))
+            return SegmentationModel(package, onnx.load(package, device, providers, threads))
         from deeplab_jax.inference.backends import jax
 
         return SegmentationModel(package, jax.load(package, device))

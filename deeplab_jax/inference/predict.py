@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.pictures import list_images, read_image
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.draw import mask_picture, overlay
+from deeplab_jax.inference.limits import MOST_PIXELS
 
 
 def find_pictures(inputs: Sequence[Path]) -> list[Path]:
@@ -41,12 +40,12 @@ def predict(
     unreadable, taken = 0, set()
     for path in pictures:
         try:
-            image = read_image(path)
+            image = read_image(path, MOST_PIXELS)
         except InputError as error:
             report(path, error)
             unreadable += 1
             continue
-        result = model(np.ascontiguousarray(image[..., ::-1]), confidence=confidence)[0]
+        result = model(image, confidence=confidence, input_color_format="rgb")[0]
         ids = result.segmentation_map.numpy()
         name = unused_name(path.stem, taken)
         try:

@@ -1,10 +1,11 @@
 """Runs architecture.json and weights.safetensors with JAX, and writes such packages."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 from flax import nnx
@@ -13,32 +14,55 @@ from safetensors.numpy import save_file
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.config import PreprocessConfig, load_json, save_json
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, check
+from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.inference.package import Package, with_background, write_package
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import from_arrays, to_arrays
 
 
 def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        where = jax.devices("gpu" if device == "cuda" else device)[0]
-    except RuntimeError:
-        raise InputError(f"JAX here has no device {device!r}; it has {jax.default_backend()!r}") from None
-    graph, state = nnx.split(load_model(package.folder))
+    keep_compilations()
+    where = find_device(device)
+    model = load_model(package.folder)
+    channels, wanted = model.config.encoder.in_channels, package.preprocess.channels
+    fits = channels == wanted
+    check(fits, f"{package.folder}: the network takes {channels} channels, but inference_config.json says {wanted}")
+    graph, state = nnx.split(model)
     state = jax.device_put(state, where)
 
     @jax.jit
     def logits(state, images):
-        return nnx.merge(graph, state)(images).transpose(0, 3, 1, 2)
+        return nnx.merge(graph, state)(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
     def run(images: np.ndarray) -> np.ndarray:
         count = len(images)
         # One compilation for each power of two, not for each number of pictures.
         fill = (1 << (count - 1).bit_length()) - count
-        padded = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
-        return np.asarray(logits(state, jnp.asarray(padded, device=where)))[:count]
+        if fill:
+            images = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
+        return np.asarray(logits(state, jax.device_put(images, where)))[:count]
 
     return run
+
+
+def find_device(name: str | None) -> Any:
+    """Raises InputError where JAX has none of that name."""
+    if name is None:
+        return jax.devices()[0]
+    kind, number = parse_device(name)
+    try:
+        return jax.devices(kind)[number]
+    except (RuntimeError, IndexError):
+        known = ", ".join(str(device) for device in jax.devices())
+        raise InputError(f"JAX here has no device {name!r}; it has {known}") from None
+
+
+def keep_compilations() -> None:
+    """Programs are compiled once for all processes of this user, unless he has said where they are kept."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(caches, "deeplab_jax")))
 
 
 def load_model(folder: Path) -> DeepLab:

@@ -5,46 +5,86 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.inference.backends.device import parse_device
+from deeplab_jax.inference.limits import check_forward
 from deeplab_jax.inference.package import Package
 
-PROVIDERS = {"cpu": ["CPUExecutionProvider"], "gpu": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
-PROVIDERS["cuda"] = PROVIDERS["gpu"]
+GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def load(package: Package, device: str | None, providers: Sequence[Any] | None) -> Callable[[np.ndarray], np.ndarray]:
+def load(
+    package: Package, device: str | None, providers: Sequence[Any] | None, threads: int | None
+) -> Callable[[np.ndarray], np.ndarray]:
     path = package.folder / "weights.onnx"
     try:
         import onnxruntime
     except ImportError:
         raise InputError(f"{package.folder} needs ONNX Runtime; install it with: pip install onnxruntime") from None
     available = onnxruntime.get_available_providers()
-    if providers is None and device is None:
-        providers = [name for name in PROVIDERS["gpu"] if name in available]
-    elif providers is None:
-        if device not in PROVIDERS:
-            raise InputError(f"device {device!r} is not known to ONNX Runtime here; choose one of {list(PROVIDERS)}")
-        providers = PROVIDERS[device]
-    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    chosen = providers_of(device, available) if providers is None else list(providers)
+    names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     absent = [name for name in names if name not in available]
-    if absent:
-        raise InputError(f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
+    check(not absent, f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
+    check(threads is None or threads >= 1, f"threads={threads} must be at least 1")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
     try:
-        session = onnxruntime.InferenceSession(path, providers=list(providers))
+        session = onnxruntime.InferenceSession(path, options, providers=chosen)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
-    (name, shape), *others = [(node.name, node.shape) for node in session.get_inputs()]
-    if others or len(shape) != 4 or shape[1] != 3:
-        raise InputError(f"{path} must have one input of shape (batch, 3, height, width), not {shape}")
-    size = package.preprocess.size
-    if any(isinstance(side, int) and side != wanted for side, wanted in zip(shape[2:], size, strict=True)):
-        raise InputError(f"{path} takes pictures of {shape[2:]}, but inference_config.json says {size}")
-    static_batch = shape[0] if isinstance(shape[0], int) else 0
+    kind, static_batch = check_signature(package, session)
+    name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
-        fill = max(static_batch - len(images), 0)
-        padded = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
-        logits = session.run(None, {name: np.ascontiguousarray(padded.transpose(0, 3, 1, 2))})[0]
-        return np.asarray(logits)[: len(images)]
+        count, batch = len(images), static_batch or len(images)
+        fill = -count % batch
+        if fill:
+            images = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
+        try:
+            parts = [
+                np.asarray(session.run([output], {name: images[start : start + batch].astype(kind, copy=False)})[0])
+                for start in range(0, count, batch)
+            ]
+        except Exception as error:
+            raise InputError(f"{path} cannot be run: {first_line(error)}") from error
+        logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return logits[:count].astype(np.float32, copy=False)
 
     return run
+
+
+def providers_of(device: str | None, available: Sequence[str]) -> list[Any]:
+    if device is None:
+        return [name for name in (GPU, CPU) if name in available]
+    kind, number = parse_device(device)
+    check(kind != "tpu", "ONNX Runtime has no device 'tpu'; choose cpu or gpu")
+    return [CPU] if kind == "cpu" else [(GPU, {"device_id": number}), CPU]
+
+
+def check_signature(package: Package, session: Any) -> tuple[type, int]:
+    """The type of the network input, and its number of pictures or 0 where that is free.
+
+    Raises InputError unless the graph takes what the package says and gives logits.
+    """
+    path, channels, size = package.folder / "weights.onnx", package.preprocess.channels, package.preprocess.size
+    inputs, output = [(node.type, node.shape) for node in session.get_inputs()], session.get_outputs()[0]
+    if len(inputs) != 1 or inputs[0][0] not in FLOATS or len(inputs[0][1]) != 4 or is_other(inputs[0][1][1], channels):
+        raise InputError(f"{path} must have one input of floats (batch, {channels}, height, width), not {inputs}")
+    kind, (batch, _, *sides) = inputs[0]
+    if package.any_size:
+        check(not any(isinstance(side, int) for side in sides), f"{path} takes pictures of {sides}, not of any size")
+    elif any(is_other(side, wanted) for side, wanted in zip(sides, size, strict=True)):
+        raise InputError(f"{path} takes pictures of {sides}, but inference_config.json says {size}")
+    if output.type not in FLOATS or len(output.shape) not in (0, 4):  # 0: not said in the graph
+        form = f"{output.type} {output.shape}"
+        raise InputError(f"{path} must give floats (batch, classes, height, width) first, plain logits, not {form}")
+    static_batch = batch if isinstance(batch, int) else 0
+    check_forward(path, size, package.planes, static_batch)
+    return FLOATS[kind], static_batch
+
+
+def is_other(side: int | str | None, wanted: int) -> bool:
+    """Whether a side is fixed in the graph, to another value."""
+    return isinstance(side, int) and side != wanted

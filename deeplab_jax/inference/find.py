@@ -1,0 +1,34 @@
+"""Which folder is meant by the name of a package."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from deeplab_jax.errors import InputError, check
+
+VARIABLE = "DEEPLAB_MODELS"  # the environment variable that names a directory of packages
+
+
+def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
+    """The folder of that name or, where there is none, `project/3` or `project` in the directory of models.
+
+    Raises:
+        InputError: where there is neither, or the name leads out of that directory.
+    """
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except OSError as error:
+        raise InputError(f"the package {name} cannot be read: {error}") from None
+    directory = model_directory or os.environ.get(VARIABLE)
+    if not directory:
+        raise InputError(
+            f"the package {name} does not exist or is no folder; for names such as project/3 give model_directory= or "
+            f"the environment variable {VARIABLE}"
+        )
+    root, parts = Path(directory).resolve(), PurePosixPath(name).parts
+    plain = 1 <= len(parts) <= 2 and not any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts)
+    check(plain, f"{str(name)!r} is neither a folder nor a name such as project or project/3")
+    folder = root.joinpath(*parts).resolve()
+    check(folder.is_relative_to(root), f"{name} in {directory} links to {folder}, outside of that directory")
+    check(folder.is_dir(), f"{directory} holds no package {name}")
+    return folder

@@ -1,0 +1,35 @@
+"""How large a package and a picture may be, so that nothing takes memory beyond reason. Checked before it is taken."""
+
+from pathlib import Path
+
+from deeplab_jax.errors import check
+
+MOST_PIXELS = 2**26  # of a picture; its result takes 12 bytes a pixel, and what leads to it as much again
+MOST_BYTES = 3 * 2**29  # of network input and logits in one forward pass
+MOST_CLASSES = 4096
+MOST_TEXT = 2**22  # bytes of a JSON or text file in a package
+
+
+def check_picture(height: int, width: int) -> None:
+    """Raises InputError for a picture that is too large."""
+    side = int(MOST_PIXELS**0.5)
+    too_large = f"a picture of {width}x{height} has more pixels than one of {side}x{side}, the most that is taken"
+    check(height * width <= MOST_PIXELS, f"{too_large}; cut it up")
+
+
+def picture_bytes(size: tuple[int, int], planes: int) -> int:
+    """Of float32 network input and logits of one picture, which are so many planes together."""
+    return 4 * planes * size[0] * size[1]
+
+
+def check_forward(place: Path, size: tuple[int, int], planes: int, batch: int) -> None:
+    """Raises InputError, which names the place, where so many pictures at once are too large."""
+    most, needed = MOST_BYTES >> 20, batch * picture_bytes(size, planes) >> 20
+    what = f"{batch} pictures of {size[1]}x{size[0]} with {planes} planes of input and logits take {needed} MiB at once"
+    check(batch * picture_bytes(size, planes) <= MOST_BYTES, f"{place}: {what}, more than {most}")
+
+
+def check_text(path: Path) -> None:
+    """Raises InputError for a file too large to be what it should be."""
+    size = path.stat().st_size if path.is_file() else 0
+    check(size <= MOST_TEXT, f"{path} has {size} bytes, more than the {MOST_TEXT} that are read")

@@ -1,0 +1,96 @@
+"""What happens to the logits after the network, as the shared inference API does it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from deeplab_jax.data.fit import Placement
+from deeplab_jax.inference.bands import Window, resized_bands
+
+
+class HostArray(np.ndarray):
+    """A numpy array that answers `.cpu().numpy()`, so that code written for tensors runs unchanged."""
+
+    def cpu(self) -> "HostArray":
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return array[()] if return_scalar else array.view(HostArray)
+
+
+@dataclass
+class SemanticSegmentationResult:
+    segmentation_map: HostArray  # (H, W) int64 ids into the package's class names
+    confidence: HostArray  # (H, W) float32 probability of that class; 0 where it was under the threshold
+    image_metadata: dict | None = None
+
+
+def postprocess(
+    logits: np.ndarray,
+    spot: Placement,
+    input_size: tuple[int, int],
+    image_size: tuple[int, int],
+    class_count: int,
+    background: int,
+    threshold: float,
+) -> SemanticSegmentationResult:
+    """(K, h, w) logits of one picture to ids and confidences of the picture's own size.
+
+    K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
+    foreground class. Pixels under the threshold become background with confidence 0, and so do those whose logits are
+    infinite or no numbers. Where the picture reaches beyond the network input (`spot` is partly outside), the shared
+    API takes `background` for the value of every logit.
+    """
+    count = len(logits)
+    ids = np.arange(count)
+    if count == class_count - 1:
+        ids += ids >= background
+    of_rank = np.array([background, *ids[::-1]])
+    segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
+    window = uncovered(logits.shape[1:], spot, input_size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rows, planes in resized_bands(logits, window, background, image_size):
+            rank, probability = sigmoid(planes[0]) if count == 1 else softmax_maximum(planes)
+            rank[~(probability >= threshold)] = 0
+            probability[rank == 0] = 0
+            segmentation_map[rows], confidence[rows] = of_rank[rank], probability
+    return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
+
+
+def uncovered(shape: tuple[int, ...], spot: Placement, input_size: tuple[int, int]) -> Window:
+    """The logits without the letterbox's padding; they may be coarser than the network input."""
+    (top, height), (left, width) = (
+        _uncovered_axis(*axis)
+        for axis in zip(shape, input_size, (spot.top, spot.left), (spot.height, spot.width), strict=True)
+    )
+    return Window(top, left, height, width)
+
+
+def _uncovered_axis(size: int, input_size: int, before: int, covered: int) -> tuple[int, int]:
+    scale = size / input_size
+    first = min(round(scale * before), size - 1)
+    last = size - round(scale * (input_size - before - covered))
+    return first, max(last - first, 1)  # a thin picture may round to nothing
+
+
+def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, h, w) float32 logits, which are overwritten, to rank and probability of every pixel's largest.
+
+    The first plane has rank K and the last 1: so the highest rank is the first of equal logits. Infinite logits and
+    those that are no numbers equal none, and leave rank 0.
+    """
+    ranks = np.arange(len(planes), 0, -1, dtype=np.min_scalar_type(len(planes)))[:, None, None]
+    planes -= planes.max(0)
+    rank = (ranks * (planes == 0)).max(0)
+    flat = planes.reshape(-1, planes.shape[2])
+    cv2.exp(flat, dst=flat)  # several times as fast as NumPy's
+    return rank, 1 / planes.sum(0)
+
+
+def sigmoid(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) float32 logits of the one class to its rank, 1, and its probability."""
+    return np.ones(plane.shape, np.uint8), 0.5 + 0.5 * np.tanh(0.5 * plane)  # does not overflow

@@ -16,8 +16,8 @@ from deeplab_jax.data.pictures import read_image
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto import AutoModel
+from deeplab_jax.inference.package import Package, check_vacant, read_package
 from deeplab_jax.inference.preprocess import preprocess
-from deeplab_jax.inference.package import Package, check_vacant
 
 Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -65,28 +65,25 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     Raises:
         InputError: for what cannot be exported, or differs from JAX. What was written before that stays.
     """
-    folders = {engine: out if len(engines) == 1 else out / engine for engine in engines}
+    folders: dict[Engine, Path] = {engine: out if len(engines) == 1 else out / engine for engine in engines}
     check_vacant(out)
     if options.precision == "int8" and not options.calibration:
         raise InputError("--precision int8 needs pictures like those it will see: give --calibration or --data.root")
-    exported, graph = [], None
-    read = onnx.read_source(source)
-    for engine, folder in folders.items():
-        if engine == "torch":
-            torch.export(source, folder)
-        else:
-            graph = graph or build(read, options, report)
-            write(engine, folder, graph, read.package, options, report)
-        exported.append(measure(engine, folder, read.package))
-    return exported
+    if "tensorrt" in folders:
+        from deeplab_jax.inference.backends.trt import check_usable
 
-
-def build(source: onnx.Source, options: Options, report: Report) -> Any:
-    """The float32 graph."""
-    report("tracing the model and comparing the graph with JAX", False)
-    graph, difference = onnx.build(source, options.dynamic_size)
-    report(f"largest difference from JAX: {difference:.1e} of the largest logit", True)
-    return graph
+        check_usable("exporting to TensorRT")
+    if "torch" in folders:  # first: it refuses most, and at once
+        torch.export(source, folders["torch"])
+    if {*folders} - {"torch"}:
+        read = onnx.read_source(source)
+        report("tracing the model and comparing the graph with JAX", False)
+        graph, difference = onnx.build(read, options.dynamic_size)
+        report(f"largest difference from JAX: {difference:.1e} of the largest logit", True)
+        for engine, folder in folders.items():
+            if engine != "torch":
+                write(engine, folder, graph, read.package, options, report)
+    return [measure(engine, folder) for engine, folder in folders.items()]
 
 
 def write(engine: Engine, folder: Path, graph: Any, package: Package, options: Options, report: Report) -> None:
@@ -101,7 +98,10 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
             onnx.write(Path(scratch, "float32"), graph, package, options.dynamic_size)
             report("measuring mIoU", False)
             before, after = (miou(place, options.data) for place in (Path(scratch, "float32"), destination))
-            report(f"mIoU of {len(options.data)} pictures: {before:.4f} in float32, {after:.4f} in {options.precision}", True)
+            report(
+                f"mIoU of {len(options.data)} pictures: {before:.4f} in float32, {after:.4f} in {options.precision}",
+                True,
+            )
         if engine == "tensorrt":
             build_engine(destination, folder, options.batch, report)
 
@@ -140,12 +140,13 @@ def miou(folder: Path, data: Dataset) -> float:
     return evaluate(AutoModel.from_pretrained(folder), data).miou
 
 
-def measure(engine: Engine, folder: Path, package: Package) -> Exported:
+def measure(engine: Engine, folder: Path) -> Exported:
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     if engine == "torch":
         return Exported(engine, folder, megabytes, None)
-    model, picture = AutoModel.from_pretrained(folder), np.full((*package.preprocess.size, 3), 127, np.uint8)
-    model(picture)  # the first call allocates
+    model = AutoModel.from_pretrained(folder)
+    picture = np.full((*read_package(folder).preprocess.size, 3), 127, np.uint8)
+    model.warm_up()
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

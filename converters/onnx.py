@@ -1,4 +1,4 @@
-"""JAX packages to ONNX packages: float32 NCHW in and out, any batch size, checked against JAX before they are written."""
+"""JAX packages to ONNX packages: float32 NCHW, any batch size, checked against JAX before they are written."""
 
 import json
 from collections.abc import Callable

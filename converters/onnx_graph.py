@@ -16,17 +16,32 @@ class GraphError(InputError):
         super().__init__(f"the traced graph cannot be exported: {node.op_type} {node.name!r} {fault}")
 
 
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """What an initializer holds; None for what depends on the picture."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+def is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
 
 
-def add_constant(graph: ir.Graph, name: str | None, array: np.ndarray) -> ir.Value:
+def constant(value: ir.Value | None) -> np.ndarray:
+    """What an initializer holds."""
+    if value is None or value.const_value is None:
+        raise InputError(f"the traced graph cannot be exported: {value} depends on the picture")
+    return value.const_value.numpy()
+
+
+def sizes(value: ir.Value | None) -> list[int]:
+    """Of a tensor, every axis of which is of known size."""
+    if value is None or value.shape is None:
+        raise InputError(f"the traced graph cannot be exported: the shape of {value} is unknown")
+    return [*value.shape.numpy()]
+
+
+def add_constant(graph: ir.Graph, name: str | None, array: np.ndarray | np.generic) -> ir.Value:
     """A new initializer; the name gets a number where it is taken."""
     names = (name or "constant", *(f"{name}_{number}" for number in range(1, len(graph.initializers) + 1)))
     free = next(name for name in names if name not in graph.initializers)
     tensor = ir.tensor(np.ascontiguousarray(array), name=free)
-    value = ir.Value(name=free, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    value = ir.Value(
+        name=free, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -47,6 +62,14 @@ def insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[ir.Value
     node = ir.node(op_type, inputs, attributes)
     graph.insert_before(before, node)
     return node.outputs[0]
+
+
+def source(node: ir.Node) -> ir.Value:
+    """The first input."""
+    value = node.inputs[0]
+    if value is None:
+        raise GraphError(node, "reads nothing")
+    return value
 
 
 def sole_consumer(value: ir.Value, op_type: str) -> ir.Node | None:

@@ -1,9 +1,11 @@
 """From what JAX traces, NHWC, to a graph that runs NCHW throughout and has no Transpose in it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
-from converters.onnx_graph import GraphError, add_constant, constant, replace
+from converters.onnx_graph import GraphError, add_constant, constant, is_constant, replace, sizes, source
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 CHANNELS_FIRST = {"Conv", "BatchNormalization", "MaxPool", "GlobalAveragePool"}  # operators that know no other layout
@@ -20,17 +22,17 @@ def channels_first(graph: ir.Graph) -> None:
         if node.op_type != "Transpose" and any(value in last for value in node.inputs):
             move_channels(graph, node)
     for value in last:
-        value.shape = ir.Shape([value.shape[axis] for axis in TO_FIRST])
+        value.shape = ir.Shape([sizes(value)[axis] for axis in TO_FIRST])
     for node in tuple(graph):
         if node.op_type == "Transpose":
-            replace(graph, node, node.inputs[0])
+            replace(graph, node, source(node))
 
 
 def channels_last_values(graph: ir.Graph) -> set[ir.Value]:
     """Which tensors are NHWC: the picture, and what follows from it."""
     last = {*graph.inputs}
     for node in graph:
-        data = [value for value in node.inputs if value is not None and constant(value) is None]
+        data = [value for value in node.inputs if value is not None and not is_constant(value)]
         is_last = {value in last for value in data}
         if len(is_last) != 1:
             raise GraphError(node, "reads NHWC and NCHW tensors")
@@ -69,7 +71,7 @@ def channels_of_four_axes(array: np.ndarray) -> np.ndarray:
     return array if array.size == 1 else array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FIRST)
 
 
-def permute_input(graph: ir.Graph, node: ir.Node, index: int, change) -> None:
-    array = constant(node.inputs[index])
-    if array is not None:
-        node.replace_input_with(index, add_constant(graph, node.inputs[index].name, change(array)))
+def permute_input(graph: ir.Graph, node: ir.Node, index: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    value = node.inputs[index]
+    if value is not None and is_constant(value):
+        node.replace_input_with(index, add_constant(graph, value.name, change(constant(value))))

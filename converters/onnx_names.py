@@ -57,9 +57,9 @@ def name_all(graph: ir.Graph) -> None:
         scopes[output] = scope
         if not output.is_graph_output():
             output.name = node.name
-    for value in tuple(graph.initializers.values()):
+    for name, value in tuple(graph.initializers.items()):
         reader, index = next(iter(value.uses()))
-        del graph.initializers[value.name]
+        del graph.initializers[name]
         value.name = f"{reader.name}.{ROLES[reader.op_type][index - 1]}"
         graph.register_initializer(value)
 

@@ -1,11 +1,24 @@
 """Passes over a traced graph, each of which makes it more like one that an expert writes by hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from converters.onnx_graph import GraphError, add_constant, constant, insert, nodes, replace, sole_consumer
+from converters.onnx_graph import (
+    GraphError,
+    add_constant,
+    constant,
+    insert,
+    is_constant,
+    nodes,
+    replace,
+    sizes,
+    sole_consumer,
+    source,
+)
 from converters.onnx_layout import TO_FIRST, TO_LAST
 from deeplab_jax.models.layers import interpolation_matrix
 
@@ -13,38 +26,40 @@ from deeplab_jax.models.layers import interpolation_matrix
 def fold_constants(graph: ir.Graph) -> None:
     """Nodes that depend on no picture become their result."""
     for node in tuple(graph):
-        if all(value is None or value.const_value is not None for value in node.inputs):
+        if all(value is None or is_constant(value) for value in node.inputs):
+            known = {str(value.name): constant(value) for value in node.inputs if value}
             single = onnx.helper.make_model(
                 onnx.helper.make_graph(
                     [ir.to_proto(node)],
                     "constant",
-                    [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.inputs if value],
-                    [onnx.helper.make_empty_tensor_value_info(node.outputs[0].name)],
+                    [onnx.helper.make_empty_tensor_value_info(name) for name in known],
+                    [onnx.helper.make_empty_tensor_value_info(str(node.outputs[0].name))],
                 ),
                 opset_imports=[onnx.helper.make_opsetid("", graph.opset_imports[""])],
             )
-            known = {value.name: constant(value) for value in node.inputs if value}
             (result,) = ReferenceEvaluator(single).run(None, known)
             replace(graph, node, add_constant(graph, node.outputs[0].name, np.asarray(result)))
 
 
 def drop_identities(graph: ir.Graph) -> None:
     for node in nodes(graph, "Identity"):
-        replace(graph, node, node.inputs[0])
+        replace(graph, node, source(node))
 
 
 def pool_globally(graph: ir.Graph) -> None:
     """The mean over rows and columns, which is traced as a sum and a quotient, becomes GlobalAveragePool."""
     for node in nodes(graph, "ReduceSum"):
-        source, axes = node.inputs[0], tuple(sorted(constant(node.inputs[1]) % 4))
-        height, width = source.shape[1:3]
+        axes = tuple(sorted(constant(node.inputs[1]) % 4))
+        _, height, width, _ = sizes(source(node))
         steps, value = [node], node.outputs[0]
         while step := sole_consumer(value, "Reshape") or sole_consumer(value, "Expand"):
             steps, value = [*steps, step], step.outputs[0]
         quotient = sole_consumer(value, "Div")
         if axes != (1, 2) or quotient is None or constant(quotient.inputs[1]) != height * width:
             raise GraphError(node, "is no mean over rows and columns")
-        pooled = insert(graph, node, "GlobalAveragePool", [insert(graph, node, "Transpose", [source], perm=TO_FIRST)])
+        pooled = insert(
+            graph, node, "GlobalAveragePool", [insert(graph, node, "Transpose", [source(node)], perm=TO_FIRST)]
+        )
         replace(graph, quotient, insert(graph, node, "Transpose", [pooled], perm=TO_LAST))
         for step in reversed(steps):
             graph.remove(step, safe=True)
@@ -62,9 +77,9 @@ def resize(graph: ir.Graph) -> None:
         mode = next((mode for mode in COORDINATES if all(interpolates(matrix, mode) for matrix in matrices)), None)
         if mode is None:
             raise GraphError(node, "interpolates in no known way")
-        scales = add_constant(graph, "scales", resize_scales(node.inputs[1], columns.outputs[0]))
-        source = [node.inputs[1], None, scales]
-        value = insert(graph, node, "Resize", source, mode="linear", coordinate_transformation_mode=mode)
+        scales = add_constant(graph, "scales", resize_scales(sizes(node.inputs[1]), sizes(columns.outputs[0])))
+        inputs = [node.inputs[1], None, scales]
+        value = insert(graph, node, "Resize", inputs, mode="linear", coordinate_transformation_mode=mode)
         replace(graph, columns, value)
         graph.remove(node, safe=True)
 
@@ -76,20 +91,21 @@ def interpolates(matrix: np.ndarray, mode: str) -> bool:
     return np.array_equal(matrix, interpolation_matrix(matrix.shape[1], matrix.shape[0], COORDINATES[mode]))
 
 
-def resize_scales(value: ir.Value, resized: ir.Value) -> np.ndarray:
+def resize_scales(before: Sequence[int], after: Sequence[int]) -> np.ndarray:
     """Ratios of sizes as float32, none below the ratio: engines take `floor(size * scale)`, in whatever precision."""
-    before, after = (np.array(v.shape.numpy()) for v in (value, resized))
-    scales = (after / before).astype(np.float32)
-    return np.where(before * scales.astype(np.float64) < after, np.nextafter(scales, np.float32(np.inf)), scales)
+    scales = (np.array(after) / before).astype(np.float32)
+    return np.where(
+        np.array(before) * scales.astype(np.float64) < after, np.nextafter(scales, np.float32(np.inf)), scales
+    )
 
 
 def broadcast_pooled(graph: ir.Graph) -> None:
     """Expand of one pixel to a feature map becomes a Resize, whose size may be made to follow that of another."""
     for node in nodes(graph, "Expand"):
-        (before, after) = (np.array(value.shape.numpy()) for value in (node.inputs[0], node.outputs[0]))
-        if len(after) != 4 or before[0] != after[0] or before[3] != after[3] or any(before[1:3] != 1):
+        before, after = sizes(node.inputs[0]), sizes(node.outputs[0])
+        if len(after) != 4 or before != [after[0], 1, 1, after[3]]:
             raise GraphError(node, "spreads more than one pixel over a feature map")
-        scales = add_constant(graph, "scales", resize_scales(node.inputs[0], node.outputs[0]))
+        scales = add_constant(graph, "scales", resize_scales(before, after))
         attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         replace(graph, node, insert(graph, node, "Resize", [node.inputs[0], None, scales], **attributes))
 
@@ -97,15 +113,14 @@ def broadcast_pooled(graph: ir.Graph) -> None:
 def pad_in_pool(graph: ir.Graph) -> None:
     """Padding with what never wins becomes the max-pool's own."""
     for node in nodes(graph, "MaxPool"):
-        pad = node.inputs[0].producer()
+        pad = source(node).producer()
         if pad is None or pad.op_type != "Pad":
             continue
-        (top, left, bottom, right), value = constant(pad.inputs[1])[[2, 3, 6, 7]].tolist(), constant(pad.inputs[2])
-        if value is None or not np.isneginf(value):
+        if not np.isneginf(constant(pad.inputs[2])):
             raise GraphError(pad, "pads with what a max-pool may choose")
         node.attributes.pop("auto_pad", None)
-        node.attributes["pads"] = ir.AttrInt64s("pads", [top, left, bottom, right])
-        node.replace_input_with(0, pad.inputs[0])
+        node.attributes["pads"] = ir.AttrInt64s("pads", constant(pad.inputs[1])[[2, 3, 6, 7]].tolist())
+        node.replace_input_with(0, source(pad))
         graph.remove(pad, safe=True)
 
 
@@ -126,7 +141,7 @@ def clip(graph: ir.Graph) -> None:
 def fold_norms(graph: ir.Graph) -> None:
     """A BatchNormalization after a convolution becomes part of its weights; without one (pre-activation) it stays."""
     for node in nodes(graph, "BatchNormalization"):
-        conv = node.inputs[0].producer()
+        conv = source(node).producer()
         if conv is None or conv.op_type != "Conv" or sole_consumer(conv.outputs[0], node.op_type) is None:
             continue
         scale, shift, mean, variance = (constant(value).astype(np.float64) for value in node.inputs[1:])
@@ -139,8 +154,9 @@ def fold_norms(graph: ir.Graph) -> None:
 def fold_biases(graph: ir.Graph) -> None:
     """A number added to every channel of a convolution becomes its bias."""
     for node in nodes(graph, "Add"):
-        conv, bias = node.inputs[0].producer(), constant(node.inputs[1])
-        if bias is not None and conv is not None and conv.op_type == "Conv" and sole_consumer(conv.outputs[0], "Add"):
+        conv = source(node).producer()
+        if is_constant(node.inputs[1]) and conv is not None and conv.op_type == "Conv":
+            bias = constant(node.inputs[1])
             set_weights(graph, conv, np.ones(bias.size), bias.reshape(-1).astype(np.float64))
             replace(graph, node, conv.outputs[0])
 
@@ -149,7 +165,7 @@ def set_weights(graph: ir.Graph, conv: ir.Node, factor: np.ndarray, shift: np.nd
     """Scales every output channel of a convolution and adds to it."""
     kernel, *rest = (constant(value).astype(np.float64) for value in conv.inputs[1:])
     bias = rest[0] if rest else np.zeros(len(kernel))
-    names = conv.inputs[1].name, f"{conv.inputs[1].name}_bias"
+    names = f"{conv.name}.weight", f"{conv.name}.bias"
     arrays = kernel * factor[:, None, None, None], bias * factor + shift
     conv.resize_inputs(3)
     for index, (name, array) in enumerate(zip(names, arrays, strict=True), 1):
@@ -169,7 +185,7 @@ def subsample(graph: ir.Graph) -> None:
 def steps(node: ir.Node) -> list[int]:
     """Of a Slice of whole axes, for all four of them; empty where it takes parts."""
     starts, ends, axes, strides = (constant(value) for value in node.inputs[1:])
-    whole = all(starts == 0) and all(ends >= [node.inputs[0].shape[axis] for axis in axes])
+    whole = all(starts == 0) and all(ends >= [sizes(source(node))[axis] for axis in axes])
     return [dict(zip(axes, strides, strict=True)).get(axis, 1) for axis in range(4)] if whole else []
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnxruntime import quantization
 
-from converters.onnx_graph import add_constant, constant, insert
+from converters.onnx_graph import add_constant, constant, insert, is_constant
 from converters.onnx_names import name_all
 from converters.onnx_passes import drop_unused
 
@@ -29,8 +29,8 @@ def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.M
     largest = largest_values(graph, pictures)
     model = ir.from_proto(graph)
     for node in model.graph:
-        weights = [constant(value) for value in node.inputs if constant(value) is not None]
-        peak = max([largest[node.outputs[0].name], *(np.abs(array).max() for array in weights)])
+        weights = [constant(value) for value in node.inputs if is_constant(value)]
+        peak = max([largest[str(node.outputs[0].name)], *(np.abs(array).max() for array in weights)])
         wide = peak > LARGEST or node.op_type == "GlobalAveragePool" or node.outputs[0].is_graph_output()
         node.meta["half"] = not wide and node.op_type != "Shape"
     halve(model.graph)
@@ -47,10 +47,9 @@ def halve(graph: ir.Graph) -> None:
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != ir.DataType.FLOAT or (node.op_type == "Resize" and index > 0):
                 continue
-            array = constant(value)
-            if array is not None:
+            if is_constant(value):
                 if node.meta["half"]:
-                    node.replace_input_with(index, add_constant(graph, value.name, array.astype(np.float16)))
+                    node.replace_input_with(index, add_constant(graph, value.name, constant(value).astype(np.float16)))
             elif node.op_type != "Shape" and node.meta["half"] != (value in halves):
                 if value not in casts:
                     to = ir.DataType.FLOAT16 if node.meta["half"] else ir.DataType.FLOAT

@@ -49,7 +49,7 @@ def without_auxiliary(model: DeepLab) -> DeepLab:
 
 
 def buildable_encoder(config: ModelConfig) -> str:
-    """smp's name of the encoder. Raises InputError that says what the shared API's torch backend would build instead."""
+    """smp's name of it. Raises InputError that says what the shared API's torch backend would build instead."""
     other = "export to onnx, which takes every model"
     if config.decoder is None:
         raise InputError(f"a torch package holds a DeepLabV3+, but this is a DeepLabV3 without a decoder; {other}")

@@ -2,12 +2,13 @@
 
 It is the folder format of the shared inference API, plus the keys and files that only we read:
 
-    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx", ...}
+    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx" | "trt", ...}
     class_names.txt         one name a line, in the order of the ids; `background` among them
     inference_config.json   network input and post-processing; our own keys: "palette" and, where the shared API
                             has no words for it, "exact" (how pictures are fitted)
     architecture.json, weights.safetensors     (jax)
     weights.onnx                               (onnx)
+    engine.plan, trt_config.json               (trt)
 """
 
 import json
@@ -21,7 +22,11 @@ from deeplab_jax.config import PreprocessConfig, from_dict, read_json
 from deeplab_jax.data.classes import Classes, Colour, default_palette
 from deeplab_jax.errors import InputError
 
-WEIGHT_FILES = {"jax": ("architecture.json", "weights.safetensors"), "onnx": ("weights.onnx",)}
+WEIGHT_FILES = {
+    "jax": ("architecture.json", "weights.safetensors"),
+    "onnx": ("weights.onnx",),
+    "trt": ("engine.plan", "trt_config.json"),
+}
 MAX_BATCH = 8  # pictures in one forward pass
 PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
 

@@ -162,8 +162,6 @@ def quantisation(node: NodeProto, settings: dict[str, Any], tensors: Tensors) ->
         yield "scales must be above 0"
     if zeros.dtype != np.int8 or zeros.any() or zeros.size != scales.size:
         yield f"the zero point must be int8 0 (signed and symmetric), not {zeros.dtype} {zeros.ravel()[:1]}"
-    if node.op_type == "QuantizeLinear" and tensors.types[scale] != tensors.types.get(data):
-        yield f"its scale is {type_name(tensors.types[scale])}, not of its input's type"
     if scales.size > 1:
         shape = tensors.shapes[data]
         if not is_weight(data, tensors):

@@ -250,11 +250,15 @@ def test_a_build_asks_for_what_the_graph_says_and_keeps_the_times(fakes, source,
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError()])
 def test_what_the_report_raises_ends_the_build(fakes, source, tmp_path, error):
     def stop(phase, done, steps):
+        said.append(done)
         if done:
             raise error
 
+    said = []
     with pytest.raises(type(error)):
         export(source, tmp_path / "out", Profile(), stop)
+    assert said == [0, 1, 2]  # 2: the phase is over; its second step was not made
+    assert not hasattr(fakes.networks[0], "config")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
 

@@ -74,8 +74,18 @@ REFUSED = {
         "x = Conv (images, kernel) q = QuantizeLinear <axis = 1> (x, scales, zeros)"
         " logits = DequantizeLinear <axis = 1> (q, scales, zeros)", QUANTISED, "one scale only"),
     "weights that are quantised along another axis": (
-        "w = DequantizeLinear <axis = 1> (packed, scales3, zeros3) logits = Conv <kernel_shape = [1, 1]> (images, w)",
+        "x = Conv (images, kernel) w = DequantizeLinear <axis = 1> (square, scales, zeros)"
+        " logits = Conv <kernel_shape = [1, 1]> (x, w)",
+        f"{QUANTISED}, int8[2,2,1,1] square = {{1, 2, 3, 4}}", "axis 0"),
+    "weights with scales for something else": (
+        "w = DequantizeLinear <axis = 0> (packed, scales3, zeros3) logits = Conv <kernel_shape = [1, 1]> (images, w)",
         "float[3] scales3 = {1, 2, 3}, int8[3] zeros3 = {0, 0, 0}", "axis 0"),
+    "a number of axes that depends on sizes": (
+        "x = Squeeze (images) y = Relu (x) logits = Reshape (y, four)", "int64[4] four = {1, 2, 48, 48}", "not fixed"),
+    "padding said twice": (
+        "x = Conv (images, kernel)"
+        ' logits = MaxPool <kernel_shape = [1, 1], auto_pad = "SAME_UPPER", pads = [0, 0, 0, 0]> (x)', "",
+        "both auto_pad and pads"),
     "a quantised kernel of no declared size": (
         "w = DequantizeLinear <axis = 0> (packed, scales, zeros) logits = Conv (images, w)", QUANTISED, "kernel_shape"),
     "a quantised bias": (
@@ -112,7 +122,7 @@ def test_ports_opset_and_types_are_checked():
     assert "(batch, 3, height, width)" in faults(four)[0]
     assert "2 inputs" in faults(model(conv, images="float[batch,3,32,48] images, float[1] more"))[0]
     assert "opset 11" in faults(model(conv, opset=11))[0]
-    mixed = "half = Cast <to = 10> (images) x = Add (half, images) logits = Conv (x, kernel)"
+    mixed = "half = Cast <to = 10> (images) x = Conv (half, kernel) logits = Cast <to = 1> (x)"
     assert "do not fit together" in faults(model(mixed))[0]
     with pytest.raises(InputError, match=r"^TensorRT cannot take x.onnx: opset 11 must be one of 13 to 22$"):
         check_graph(model(conv, opset=11), "x.onnx")

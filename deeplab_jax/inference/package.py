@@ -2,11 +2,12 @@
 
 It is the folder format of the shared inference API, plus the keys and files that only we read:
 
-    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx", ...}
+    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx" | "trt", ...}
     class_names.txt         one name a line, in the order of the ids; `background` among them
     inference_config.json   network input and post-processing; see inference_config.py
     architecture.json, weights.safetensors     (jax)
     weights.onnx                               (onnx)
+    engine.plan, trt_config.json               (trt)
 """
 
 import json
@@ -22,7 +23,11 @@ from deeplab_jax.errors import InputError, check
 from deeplab_jax.inference import inference_config
 from deeplab_jax.inference.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, picture_bytes
 
-WEIGHT_FILES = {"jax": ("architecture.json", "weights.safetensors"), "onnx": ("weights.onnx",)}
+WEIGHT_FILES = {
+    "jax": ("architecture.json", "weights.safetensors"),
+    "onnx": ("weights.onnx",),
+    "trt": ("engine.plan", "trt_config.json"),
+}
 KIND = {"model_architecture": "deep-lab-v3-plus", "task_type": "semantic-segmentation"}  # in model_config.json
 PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
 

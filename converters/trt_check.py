@@ -201,11 +201,12 @@ def padding(node: NodeProto, settings: dict[str, Any], tensors: Tensors) -> Iter
 
 
 def resizing(node: NodeProto, settings: dict[str, Any], tensors: Tensors) -> Iterator[str]:
-    data, _, scales, sizes = (*node.input, "", "")[:4]
+    data, _, scales, sizes = (*node.input, "", "", "")[:4]
     shape = tensors.shapes[data]
-    if sizes in tensors.weights and None in shape:
-        yield "a constant size fixes the batch too; take the size from a Shape node"
-    if scales in tensors.weights:
+    if sizes:
+        if sizes in tensors.weights and None in shape:
+            yield "a constant size fixes the batch too; take the size from a Shape node"
+    elif scales in tensors.weights:
         factors = zip(settings.get("axes", range(len(shape))), constant(scales, tensors), strict=True)
         for side, factor in ((shape[axis], factor) for axis, factor in factors):
             if side is not None and int(np.float32(side) * factor) != int(side * float(factor)):

@@ -140,7 +140,8 @@ def test_any_number_of_pictures_goes_through_in_pieces(fakes, source, tmp_path, 
         fakes.shapes.clear()
         images = pictures(count, count)
         np.testing.assert_array_equal(run(images), expected(images))
-        assert len(fakes.shapes) == -(-count // batch.most)
+        np.testing.assert_array_equal(run(images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)), expected(images))
+        assert len(fakes.shapes) == 2 * -(-count // batch.most)
         assert all(batch.least <= shape[0] <= batch.most for shape in fakes.shapes)
 
 

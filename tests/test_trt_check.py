@@ -23,6 +23,8 @@ def model(body, images="float[batch,3,32,48] images", logits="float[batch,2,h,w]
 TAKEN = [
     "logits = Conv <kernel_shape = [1, 1]> (images, kernel)",
     f"x = Conv (images, kernel) {SHAPE} logits = Resize <{ALIGNED}, axes = [2, 3]> (x, , , size)",
+    f"none = Constant <value = float[0] {{}}> () {SHAPE} x = Conv (images, kernel) first = Shape <end = 2> (x)"
+    " four = Concat <axis = 0> (first, size) logits = Resize (x, none, none, four)",
     "x = Conv (images, kernel) low = Constant <value = float {0.0}> () y = Clip (x, low)"
     ' logits = MaxPool <kernel_shape = [3, 3], strides = [2, 2], auto_pad = "SAME_UPPER"> (y)',
     "half = Cast <to = 10> (images) y = Relu (half) x = Cast <to = 1> (y) logits = Conv (x, kernel)",

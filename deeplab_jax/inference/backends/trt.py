@@ -25,9 +25,9 @@ class Batches:
 
 
 def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns (b, 3, h, w) float32 network input, C-contiguous, into (b, K, h2, w2) float32 logits.
+    """What turns (b, 3, h, w) float32 network input into (b, K, h2, w2) float32 logits.
 
-    Any b will do; it can be called from several threads, which take turns on the GPU.
+    Any b will do; input that is not C-contiguous is copied. It can be called from several threads, which take turns.
 
     Raises:
         InputError: where TensorRT or a GPU is missing, or the engine was built for another version or GPU.

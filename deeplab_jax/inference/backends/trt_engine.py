@@ -75,7 +75,7 @@ class Engine:
         )
         self._context = engine.create_execution_context()
         check(self._context is not None, f"{path} needs more memory than the GPU has: {self._log.take()}")
-        self._engine = engine  # which must outlive its context
+        self._owners = runtime, engine  # which must outlive the context
         with ExitStack() as cleanup:
             self._stream = done(cuda.cudaStreamCreate())
             cleanup.callback(cuda.cudaStreamDestroy, self._stream)
@@ -88,7 +88,8 @@ class Engine:
             weakref.finalize(self, cleanup.pop_all().close)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """(b, 3, h, w) float32, C-contiguous, to (b, K, h2, w2) float32 logits."""
+        """(b, 3, h, w) float32 to (b, K, h2, w2) float32 logits."""
+        images = np.ascontiguousarray(images, np.float32)  # no copy where it is; CUDA sees bytes alone
         pieces = [images[start : start + self._batches.most] for start in range(0, len(images), self._batches.most)]
         return np.concatenate([self._run(piece) for piece in pieces])
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.config import Contrast, PreprocessConfig
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, check
 
 ColorFormat = Literal["rgb", "bgr"]
 TO_GREY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
@@ -27,6 +27,10 @@ def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
         return cv2.LUT(image, stretching_table(image))
     if kind == "Histogram Equalization":
         return cv2.LUT(image, equalizing_table(image))
+    too_large = (
+        f"a picture of {image.shape[1]}x{image.shape[0]} is too large for contrast {kind!r}, which takes 200 times"
+    )
+    check(image.shape[0] * image.shape[1] <= 2**23, f"{too_large} its pixels in bytes; scale it down")
     try:
         from skimage import exposure  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from deeplab_jax.inference.preprocess import preprocess
 # (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
 # batches as its engine needs them.
 Backend = Callable[[np.ndarray], np.ndarray]
-Confidence = float | Literal["default", "best"] | None
+Confidence = float | int | str | None
 DEFAULT_CONFIDENCE = 0.5
+NOT_GIVEN = ((str, "default"), (str, "best"), (int, 0), (int, 1))  # so the shared API takes them
+COLOR_FORMATS: dict[str | None, ColorFormat | None] = {None: None, "rgb": "rgb", "bgr": "bgr"}
 
 
 class SegmentationModel:
@@ -42,7 +44,7 @@ class SegmentationModel:
         return self._package.classes.palette
 
     def __call__(
-        self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: ColorFormat | None = None
+        self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: str | None = None
     ) -> list[SemanticSegmentationResult]:
         """One result a picture, of the picture's own size.
 
@@ -59,11 +61,12 @@ class SegmentationModel:
             InputError: for anything that is no such picture or no probability.
         """
         threshold, pictures = as_threshold(confidence), as_list(images)
-        known = input_color_format in (None, "rgb", "bgr")
+        known = input_color_format in COLOR_FORMATS
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
+        color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch
         for start in range(0, len(pictures), step):
-            results += self._run(pictures[start : start + step], input_color_format, threshold)
+            results += self._run(pictures[start : start + step], color_format, threshold)
         return results
 
     infer = __call__
@@ -112,11 +115,11 @@ class SegmentationModel:
         return batch, config, places
 
 
-def as_threshold(confidence: Confidence) -> float:
+def as_threshold(confidence: Any) -> float:
     """Raises InputError for what is no probability."""
-    if confidence is None or confidence in ("default", "best") or (type(confidence) is int and confidence in (0, 1)):
+    if confidence is None or (type(confidence), confidence) in NOT_GIVEN:
         return DEFAULT_CONFIDENCE
-    probability = isinstance(confidence, (float, np.floating)) and 0 <= confidence <= 1
+    probability = isinstance(confidence, (float, np.floating)) and 0 <= float(confidence) <= 1
     check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0")
     return float(confidence)
 

@@ -60,7 +60,7 @@ def write(
             **shared,
             "input_channels": preprocess.channels,
             "scaling_factor": 255,
-            "normalization": [list(preprocess.mean), list(preprocess.std)],
+            "normalization": [list(v[: preprocess.channels]) for v in (preprocess.mean, preprocess.std)],
             **({"exact": exact} if exact != shared else {}),
         },
         "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": MAX_BATCH},

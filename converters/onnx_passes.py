@@ -186,7 +186,7 @@ def steps(node: ir.Node) -> list[int]:
     """Of a Slice of whole axes, for all four of them; empty where it takes parts."""
     starts, ends, axes, strides = (constant(value) for value in node.inputs[1:])
     whole = all(starts == 0) and all(ends >= [sizes(source(node))[axis] for axis in axes])
-    return [dict(zip(axes, strides, strict=True)).get(axis, 1) for axis in range(4)] if whole else []
+    return [dict(zip(axes.tolist(), strides.tolist(), strict=True)).get(axis, 1) for axis in range(4)] if whole else []
 
 
 def drop_unused(graph: ir.Graph) -> None:

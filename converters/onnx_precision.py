@@ -16,7 +16,7 @@ from converters.onnx_graph import add_constant, constant, insert, is_constant
 from converters.onnx_names import name_all
 from converters.onnx_passes import drop_unused
 
-LARGEST = np.finfo(np.float16).max / 8  # what may grow on other pictures by that factor stays float32
+LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other pictures by that factor stays float32
 
 
 def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.ModelProto:

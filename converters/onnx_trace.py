@@ -70,5 +70,9 @@ def finish(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
     proto = ir.to_proto(infer_shapes(model))
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    shapes = [info for info in proto.graph.value_info if info.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(shapes)
     onnx.checker.check_model(proto, full_check=True)
     return proto

@@ -118,7 +118,8 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
                 f"the engine differs from {path} by {worst:.1e} of the largest logit; {out} was not written"
             )
 
-    write_package(out, "trt", package.classes, package.preprocess, write_weights)
+    most = profile.batch.most
+    write_package(out, "trt", package.classes, package.preprocess, write_weights, max_batch=most)
     return worst
 
 

@@ -38,12 +38,14 @@ def write(
     preprocess: PreprocessConfig,
     *,
     dynamic_size: bool = False,
+    max_batch: int = MAX_BATCH,
     model_initialization: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the file of a package says.
 
     Args:
         dynamic_size: the network takes pictures of any height and width. They are still fitted into the one size.
+        max_batch: pictures in one forward pass.
         model_initialization: what the shared API's torch backend builds the network from.
     """
     height, width = preprocess.size
@@ -63,7 +65,7 @@ def write(
             "normalization": [list(v[: preprocess.channels]) for v in (preprocess.mean, preprocess.std)],
             **({"exact": exact} if exact != shared else {}),
         },
-        "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": MAX_BATCH},
+        "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": max_batch},
         "post_processing": {"type": "softmax", "fused": False},
         "palette": [list(colour) for colour in classes.palette],
         **({"model_initialization": model_initialization} if model_initialization else {}),

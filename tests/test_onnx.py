@@ -1,0 +1,268 @@
+"""ONNX graphs of whole models: equal to JAX at any size, tidy, named, described; and in lower precision."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import numpy as np
+import onnx
+import pytest
+from flax import nnx
+from onnx import numpy_helper
+
+from conftest import randomise_statistics
+from converters import onnx as converter
+from converters import onnx_precision
+from converters.layers import layer_outputs
+from converters.onnx_sizes import fix_size
+from converters.onnx_trace import finish, trace
+from deeplab_jax import AutoModel
+from deeplab_jax.architecture import (
+    ASPPConfig,
+    DecoderConfig,
+    DPCConfig,
+    MobileNetV2Config,
+    ModelConfig,
+    ResNetConfig,
+    XceptionConfig,
+)
+from deeplab_jax.errors import InputError
+from deeplab_jax.models import build_model
+from deeplab_jax.models.layers import Conv
+
+ENTRY = ((8, 2), (8, 2), (16, 2))
+EXIT = ((16, 16, 16), (16, 16, 24))
+CONFIGS = {  # between them every kind of layer, padding, upsampling and head
+    "ResNet, V3+": ModelConfig(
+        4,
+        ResNetConfig((1, 1, 1, 1), False, 16, "whole-stage", width=8),
+        ASPPConfig((1, 12), 8, "separable", "separable"),
+        DecoderConfig(8, 8),
+    ),
+    "ResNet that strides last, V3": ModelConfig(
+        3,
+        ResNetConfig(
+            (2, 2, 2, 2), True, 8, "after-strided-unit", width=8, deep_stem=(4, 4, 8), pool_padding="same",
+            stride_unit="last", low_level="residual", multi_grid=(1, 2),
+        ),
+        ASPPConfig((2, 3), 8, refine=None, pool_first=True),
+        align_corners=False,
+    ),
+    "Xception, dense prediction cell": ModelConfig(
+        3, XceptionConfig(ENTRY, 1, 16, "after-relu", stem=(4, 8), exit=EXIT),
+        DPCConfig((-1, 0), ((1, 6), (3, 2)), 8), DecoderConfig(8, 8, "separable-norm-relu", 2),
+    ),
+    "Xception, pre-activation": ModelConfig(
+        3, XceptionConfig(ENTRY, 1, 8, "before-relu", pre_activation=True, stem=(4, 8), exit=EXIT),
+        ASPPConfig((2,), 8), DecoderConfig(8, 8),
+    ),
+    "MobileNetV2, TensorFlow's padding": ModelConfig(
+        3,
+        MobileNetV2Config(
+            ((1, 8, 1, 1), (6, 8, 2, 2), (6, 8, 2, 2), (6, 16, 1, 2), (6, 16, 1, 1), (6, 16, 1, 2)), 16,
+            "after-strided-unit", "expansion", None, stem=8, padding="same",
+        ),
+        ASPPConfig((), 8, refine=None),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def traced(request):
+    model = randomise_statistics(build_model(CONFIGS[request.param], rngs=nnx.Rngs(0)))
+    return model, trace(model)
+
+
+def logits(model, images):
+    return np.asarray(jax.jit(model.__call__)(images)).transpose(0, 3, 1, 2)
+
+
+def test_graphs_equal_jax_at_any_size(traced):
+    model, general = traced
+    images = np.random.default_rng(0).normal(size=(3, 49, 81, 3)).astype(np.float32)
+    expected = logits(model, images)
+    for graph in (general, fix_size(general, (49, 81))):
+        session = converter.open_session(finish(graph, {}))
+        for batch in (1, 3):
+            found = converter.run(session, images[:batch])
+            # Float32 sums in another order.
+            assert np.abs(found - expected[:batch]).max() <= 1e-5 * np.abs(expected).max()
+            assert (found.argmax(1) == expected[:batch].argmax(1)).mean() >= 0.9999
+
+
+def test_graphs_hold_what_an_expert_would_write(traced):
+    model, general = traced
+    convolutions = {
+        ".".join(map(str, path)) for path, module in nnx.iter_modules(model) if isinstance(module, Conv)
+    } - {"aux_head"}
+    for graph, shapes in ((general, 1), (fix_size(general, (49, 81)), 0)):
+        proto = finish(graph, {})
+        census = Counter(node.op_type for node in proto.graph.node)
+        assert not {*census} - {
+            *("Conv", "Relu", "Clip", "Add", "Concat", "MaxPool", "GlobalAveragePool", "Resize"),
+            *(("Shape",) if shapes else ()),
+            *(("BatchNormalization",) if "pre_activation=True" in repr(model.config) else ()),
+        }
+        assert {node.name for node in proto.graph.node if node.op_type == "Conv"} == convolutions
+        assert census["Conv"] == len(convolutions)
+        names = [node.name for node in proto.graph.node]
+        assert len({*names}) == len(names)
+        assert all(node.output[0] in (node.name, "logits") for node in proto.graph.node)
+        assert {value.name for value in proto.graph.value_info} == {*names} - {proto.graph.node[-1].name}
+
+
+def test_loading_prints_no_warning(traced, capfd):
+    _, general = traced
+    converter.open_session(finish(general, {}))
+    converter.open_session(finish(fix_size(general, (49, 81)), {}))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tracing_again_gives_the_same_file(traced):
+    model, general = traced
+    assert finish(trace(model), {}) == finish(general, {})
+
+
+def test_the_file_says_what_it_is(onnx_package):
+    graph = onnx.load(onnx_package / "weights.onnx")
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert json.loads(metadata["class_names"]) == AutoModel.from_pretrained(onnx_package).class_names
+    assert json.loads(metadata["mean"]) == [0.485, 0.456, 0.406]
+    assert metadata["input"] == "RGB, 0 to 1, minus mean, by std; letterbox to 49x65"
+    assert (graph.producer_name, graph.ir_version, graph.opset_import[0].version) == ("deeplab_jax", 10, 18)
+
+
+def test_auxiliary_heads_are_left_out(tiny_package, onnx_package):
+    graph = onnx.load(onnx_package / "weights.onnx")
+    assert converter.read_source(tiny_package).model.aux_head
+    assert not [node.name for node in graph.graph.node if "aux" in node.name]
+
+
+def spoil(name):
+    """A tracer that changes one convolution."""
+
+    def trace_wrongly(model):
+        traced = trace(model)
+        weight = next(node for node in traced.graph if node.name == name).inputs[1]
+        weight.const_value = converter_tensor(weight.const_value.numpy() * 1.01)
+        return traced
+
+    return trace_wrongly
+
+
+def converter_tensor(array):
+    import onnx_ir
+
+    return onnx_ir.tensor(array)
+
+
+@pytest.mark.parametrize("layer", ["encoder.stage2.0.conv2", "aspp.refine.conv.depthwise", "classifier"])
+def test_a_difference_from_jax_is_refused_and_its_first_layer_named(tiny_package, tmp_path, monkeypatch, layer):
+    monkeypatch.setattr("converters.onnx_trace.trace", spoil(layer))
+    with pytest.raises(InputError, match=f"differs from JAX by .* at batch 1 and 97x161, first in {layer}; nothing"):
+        converter.export(tiny_package, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_are_recorded_by_path(tiny_package):
+    model = converter.read_source(tiny_package).model
+    images = np.random.default_rng(0).normal(size=(1, 49, 65, 3)).astype(np.float32)
+    outputs = layer_outputs(model, lambda model, x: model(x), images)
+    stem = model.encoder.stem.convs[0]
+    np.testing.assert_allclose(outputs["encoder.stem.convs.0.norm"], stem(jax.numpy.asarray(images)), atol=1e-5)
+    assert len(outputs) == sum(
+        isinstance(module, (Conv, nnx.BatchNorm)) and path[0] != "aux_head" for path, module in nnx.iter_modules(model)
+    )
+
+
+def test_a_dynamic_package_says_so(tiny_package, tmp_path):
+    converter.export(tiny_package, tmp_path / "out", dynamic_size=True)
+    (shape,) = [node.shape for node in converter.open_session(onnx.load(tmp_path / "out/weights.onnx")).get_inputs()]
+    assert shape == ["batch", 3, "height", "width"]
+    network_input = json.loads((tmp_path / "out" / "inference_config.json").read_text())["network_input"]
+    assert network_input["dynamic_spatial_size_supported"]
+    assert network_input["dynamic_spatial_size_mode"] == {"type": "any-size"}
+    assert AutoModel.from_pretrained(tmp_path / "out")(np.zeros((30, 40, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def float32(onnx_package):
+    return onnx.load(onnx_package / "weights.onnx")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return [np.random.default_rng(seed).normal(size=(1, 3, 49, 65)).astype(np.float32) for seed in range(4)]
+
+
+def compare(graph, other, images):
+    """Largest difference over the largest logit, and the share of pixels of the same class."""
+    a, b = (converter.open_session(g).run(None, {"images": images})[0] for g in (graph, other))
+    return np.abs(a - b).max() / np.abs(a).max(), (a.argmax(1) == b.argmax(1)).mean()
+
+
+def types(graph):
+    inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
+    return {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+
+
+def test_half_precision(float32, inputs):
+    half = onnx_precision.to_float16(float32, inputs)
+    onnx.checker.check_model(half, full_check=True)
+    difference, agreement = compare(float32, half, inputs[0])
+    assert 0 < difference < 5e-3  # a half number has 11 bits, 5e-4, and errors add up over the layers
+    assert agreement > 0.99
+    found = types(half)
+    assert found["encoder.stage1.0.conv1"] == found["classifier"] == onnx.TensorProto.FLOAT16
+    assert [node.type.tensor_type.elem_type for node in (*half.graph.input, *half.graph.output)] == [1, 1]
+    weights = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    assert weights["encoder.stage1.0.conv1.weight"] == onnx.TensorProto.FLOAT16
+
+
+def test_half_precision_does_not_overflow(float32, inputs):
+    """A layer that reaches 1e6 and the next, which brings it back, work in float32."""
+    large = onnx.ModelProto()
+    large.CopyFrom(float32)
+    scale(large, "encoder.stage2.0.conv1", ("weight", "bias"), 1e6)
+    scale(large, "encoder.stage2.0.conv2", ("weight",), 1e-6)
+    half = onnx_precision.to_float16(large, inputs)
+    assert types(half)["encoder.stage2.0.conv1"] == onnx.TensorProto.FLOAT
+    difference, agreement = compare(large, half, inputs[0])
+    assert difference < 5e-3
+    assert agreement > 0.99
+
+
+def scale(graph, layer, roles, factor):
+    for tensor in graph.graph.initializer:
+        if tensor.name in [f"{layer}.{role}" for role in roles]:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_eight_bits(float32, inputs, symmetric):
+    graph = onnx_precision.to_int8(float32, inputs, symmetric=symmetric)
+    onnx.checker.check_model(graph, full_check=True)
+    difference, agreement = compare(float32, graph, inputs[0])
+    assert 0 < difference < 0.3  # untrained, so no range is used well
+    assert agreement > 0.8
+    kinds = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    points = [kind for name, kind in kinds.items() if name.endswith("zero_point") and "weight" not in name]
+    signed = onnx.TensorProto.INT8 if symmetric else onnx.TensorProto.UINT8
+    assert signed in points
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    scales = values["encoder.stage2.0.conv1.weight_scale"]
+    assert scales.shape == (16,)  # one a channel
+    if symmetric:  # as TensorRT demands
+        assert not [name for name, value in values.items() if name.endswith("zero_point") and value.any()]
+        assert onnx.TensorProto.INT32 not in kinds.values()
+    assert values["classifier.weight"].dtype == np.float32
+
+
+def test_more_than_rgb_is_traced_too():
+    config = replace(CONFIGS["ResNet, V3+"], encoder=replace(CONFIGS["ResNet, V3+"].encoder, in_channels=5))
+    model = randomise_statistics(build_model(config, rngs=nnx.Rngs(0)))
+    images = np.random.default_rng(0).normal(size=(1, 49, 81, 5)).astype(np.float32)
+    found = converter.run(converter.open_session(finish(trace(model), {})), images)
+    expected = logits(model, images)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -3,7 +3,8 @@
 import struct
 from collections.abc import Iterator
 
-from converters.protobuf import Malformed, Unsupported, varint
+from converters.protobuf import Unsupported
+from deeplab_jax.protobuf import Malformed, varint
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER = 48

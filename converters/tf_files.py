@@ -14,21 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from converters import leveldb
-from converters.protobuf import (
-    FLOATS,
-    TYPES,
-    Malformed,
-    Unsupported,
-    Wire,
-    fields,
-    read_nodes,
-    read_shape,
-    read_tensor,
-    tensor_type,
-    text,
-    widened,
-)
+from converters.protobuf import FLOATS, TYPES, Unsupported, read_nodes, read_shape, read_tensor, tensor_type, widened
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.protobuf import Malformed, Wire, fields, text
 
 # The state of optimisers and averages that a training run leaves beside the variables.
 TRAINING_STATE = re.compile(

@@ -161,6 +161,10 @@ class AutoModel:
             from deeplab_jax.inference.backends import onnx
 
             return SegmentationModel(package, onnx.load(package, device, providers, threads))
+        if package.backend == "trt":
+            from deeplab_jax.inference.backends import trt
+
+            return SegmentationModel(package, trt.load(package, device))
         from deeplab_jax.inference.backends import jax
 
         return SegmentationModel(package, jax.load(package, device))

@@ -127,7 +127,10 @@ def as_threshold(confidence: Any) -> float:
 def on_background(
     part: SemanticSegmentationResult, used: Placement, size: tuple[int, int], background: int
 ) -> SemanticSegmentationResult:
-    """The result of a part of a picture in a map of the whole."""
+    """The result of a part of a picture in a map of the whole.
+
+    The shared API's client leaves it at the part where that begins in the corner; but then it lies on no picture.
+    """
     ids, confidence = np.full(size, background, np.int64), np.zeros(size, np.float32)
     ids[used.window], confidence[used.window] = part.segmentation_map, part.confidence
     return SemanticSegmentationResult(ids.view(HostArray), confidence.view(HostArray))

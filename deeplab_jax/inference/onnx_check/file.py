@@ -22,6 +22,7 @@ from deeplab_jax.protobuf import Malformed, Wire, fields, text, varints
 
 OLDEST_IR, OLDEST_OPSET = 3, 7
 MOST_FIELDS = 1 << 19  # of messages: they cost time here, and a network has some thousands
+MOST_NODES = 1 << 14
 MOST_NAME_BYTES = 4096
 STANDARD_DOMAINS = "", "ai.onnx"
 
@@ -133,6 +134,8 @@ class Reader:
         if model.many(20) or model.many(25):
             raise Malformed("it has functions or training steps; export the graph without them")
         graph = self.read(graph)
+        if len(graph.many(1)) > MOST_NODES:
+            raise Malformed(f"it has {len(graph.many(1))} nodes, more than {MOST_NODES}")
         if graph.many(15):
             raise Malformed("it has sparse weights; export them dense")
         constants = dict(map(self.tensor, graph.many(5)))

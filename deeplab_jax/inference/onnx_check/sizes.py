@@ -13,7 +13,6 @@ from deeplab_jax.inference.onnx_check.graph import FLOAT, MOST_SIDES, Node, Rule
 from deeplab_jax.inference.onnx_check.values import known_value, output_type
 from deeplab_jax.protobuf import Malformed
 
-MOST_NODES = 1 << 14
 # Of all intermediate results at one time: so much, and for large network inputs so many times the input.
 MOST_LIVE = 1 << 27
 MOST_LIVE_PER_INPUT = 64
@@ -26,8 +25,6 @@ def check_sizes(
 ) -> None:
     """Raises Malformed for a node that cannot run or is not known, and for results or work beyond all reason."""
     nodes = list(nodes)
-    if len(nodes) > MOST_NODES:
-        raise Malformed(f"it has {len(nodes)} nodes, more than {MOST_NODES}")
     if math.prod(input_shape) > MOST_INPUT:
         raise Malformed(f"its input {input_shape} takes too much memory")
     known = {**constants, input_name: Tensor(FLOAT, input_shape)}

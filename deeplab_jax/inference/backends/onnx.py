@@ -8,6 +8,7 @@ import numpy as np
 from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.inference.limits import check_forward
+from deeplab_jax.inference.onnx_check.file import check_onnx_file
 from deeplab_jax.inference.package import Package
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -28,6 +29,7 @@ def load(
     absent = [name for name in names if name not in available]
     check(not absent, f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
     check(threads is None or threads >= 1, f"threads={threads} must be at least 1")
+    check_onnx_file(path, (package.max_batch, package.preprocess.channels, *package.preprocess.size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     try:

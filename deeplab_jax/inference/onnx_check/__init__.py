@@ -1,0 +1,6 @@
+"""Checks ONNX files that may come from anywhere, before an engine reads them. Needs NumPy alone.
+
+file     what the file declares is there, and is plain data
+sizes    what the graph would compute has a size, which is known and within reason
+shapes, windows, values     the operators' own rules for that
+"""

@@ -16,6 +16,7 @@ from converters.onnx_graph import add_constant, constant, insert, is_constant
 from converters.onnx_names import name_all
 from converters.onnx_passes import drop_unused
 
+SMALLEST = float(np.finfo(np.float16).tiny)  # weights that are all below lose their digits
 LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other pictures by that factor stays float32
 
 
@@ -23,16 +24,18 @@ def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.M
     """Weights and tensors in half precision, input and output in float32.
 
     Overflow-safe: nodes whose weights or whose results on the `pictures`, (1, c, h, w) float32 network inputs, come
-    near the largest half number stay float32. So do means over a whole feature map, whose sums some engines keep in
-    half precision, and the last upsampling, as the logits are float32.
+    near the largest half number stay float32, as do those whose weights are all below the smallest. So do means over a
+    whole feature map, whose sums some engines keep in half precision, and the last upsampling, as the logits are
+    float32.
     """
     largest = largest_values(graph, pictures)
     model = ir.from_proto(graph)
     for node in model.graph:
-        weights = [constant(value) for value in node.inputs if is_constant(value)]
-        peak = max([largest[str(node.outputs[0].name)], *(np.abs(array).max() for array in weights)])
-        wide = peak > LARGEST or node.op_type == "GlobalAveragePool" or node.outputs[0].is_graph_output()
-        node.meta["half"] = not wide and node.op_type != "Shape"
+        weights = [float(np.abs(constant(value)).max()) for value in node.inputs if is_constant(value)]
+        fits = all(peak < LARGEST for peak in (*weights, largest[str(node.outputs[0].name)]))
+        fits &= all(peak == 0 or peak > SMALLEST for peak in weights)
+        wide = node.op_type in ("GlobalAveragePool", "Shape") or node.outputs[0].is_graph_output()
+        node.meta["half"] = fits and not wide
     halve(model.graph)
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]

@@ -1,0 +1,111 @@
+"""`deeplab export`: several engines, precisions, reports and refusals, through the command."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from conftest import pictures
+from converters import export as converter
+from deeplab_jax import AutoModel
+from deeplab_jax.cli import main
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.formats import open_dataset
+
+
+@pytest.fixture
+def deeplab(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["deeplab", *map(str, arguments)])
+        status = main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_int8_is_calibrated_and_measured(deeplab, tiny_package, shapes_folder, tmp_path):
+    out = tmp_path / "out"
+    status, printed, errors = deeplab(
+        "export", tiny_package, "--to", "onnx", "--out", out, "--precision", "int8", "--data.root", shapes_folder
+    )
+    assert (status, errors) == (0, "")
+    assert "of the largest logit" in printed
+    assert "mIoU of 5 pictures: 0." in printed
+    assert " in float32, 0." in printed
+    assert "onnx" in printed.splitlines()[-2]
+    kinds = {tensor.data_type for tensor in onnx.load(out / "weights.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    graph = onnx.load(out / "weights.onnx")
+    names = json.loads(next(entry.value for entry in graph.metadata_props if entry.key == "class_names"))
+    assert names == AutoModel.from_pretrained(out).class_names
+
+
+def test_float16_needs_no_pictures(deeplab, tiny_package, onnx_package, tmp_path):
+    status, printed, _ = deeplab(
+        "export", tiny_package, "--to", "onnx", "--out", tmp_path / "out", "--precision", "float16"
+    )
+    assert status == 0
+    assert "mIoU" not in printed
+    sizes = [(folder / "weights.onnx").stat().st_size for folder in (tmp_path / "out", onnx_package)]
+    assert sizes[0] < 0.8 * sizes[1]
+    image = pictures((49, 65))[0]
+    ours, theirs = (AutoModel.from_pretrained(p)(image, confidence=0.0)[0] for p in (tmp_path / "out", onnx_package))
+    assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.98
+
+
+def test_what_one_engine_cannot_take_leaves_nothing(deeplab, tiny_package, tmp_path):
+    pytest.importorskip("torch")
+    status, _, errors = deeplab("export", tiny_package, "--to", "onnx", "torch", "--out", tmp_path / "out")
+    assert status == 1
+    assert errors.startswith("error: ")
+    assert "export to onnx, which takes every model" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorrt_says_what_to_install(deeplab, tiny_package, tmp_path):
+    status, _, errors = deeplab("export", tiny_package, "--to", "tensorrt", "--out", tmp_path / "out")
+    assert status == 1
+    assert "exporting to TensorRT needs" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_int8_without_pictures_is_refused(deeplab, tiny_package, tmp_path):
+    status, _, errors = deeplab(
+        "export", tiny_package, "--to", "onnx", "--out", tmp_path / "out", "--precision", "int8"
+    )
+    assert status == 1
+    assert "give --calibration or --data.root" in errors
+
+
+def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(pictures((40, 50), (60, 30))):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    command = ("export", tiny_package, "--to", "onnx", "--precision", "int8", "--calibration")
+    assert deeplab(*command, folder, "--out", tmp_path / "a")[0] == 0
+    assert deeplab(*command, folder / "0.png", folder / "1.png", "--out", tmp_path / "b")[0] == 0
+    assert (tmp_path / "a/weights.onnx").read_bytes() == (tmp_path / "b/weights.onnx").read_bytes()
+    status, _, errors = deeplab(*command, folder / "none.png", "--out", tmp_path / "c")
+    assert status == 1
+    assert "none.png does not exist" in errors
+
+
+def test_pictures_are_spread_over_the_source(shapes_folder):
+    dataset = open_dataset(shapes_folder, "folder", "train")
+    assert isinstance(dataset, Dataset)
+    images = list(converter.Pictures(dataset))
+    assert len(images) == len(dataset)
+    np.testing.assert_array_equal(images[3], dataset[3].image)
+
+    class Many:
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, index):
+            return dataset[index % 3]
+
+    assert len(list(converter.Pictures(Many()))) == converter.CALIBRATION

@@ -1,80 +1,135 @@
-"""JAX packages to ONNX packages: float32 NCHW logits, any batch size, checked against JAX before they are written."""
+"""JAX packages to ONNX packages: float32 NCHW, any batch size, checked against JAX before they are written."""
 
-import warnings
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
+from flax import nnx
 
+import deeplab_jax
+from converters.layers import first_difference
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.package import check_vacant, read_package, write_package
+from deeplab_jax.inference.package import Package, check_vacant, read_package, write_package
 from deeplab_jax.models import DeepLab
 
-OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6
+ODD_SIZE = (97, 161)  # at which every graph is checked before it is fixed to a size
 
 
-def export(source: Path, out: Path) -> float:
+@dataclass(frozen=True)
+class Source:
+    """A JAX package that is exported."""
+
+    package: Package
+    model: DeepLab
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.package.preprocess.size
+
+
+def read_source(folder: Path) -> Source:
+    """Raises InputError where it is no JAX package, or what exporting needs is not installed."""
+    try:
+        import jax2onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise InputError("exporting to ONNX needs more packages: pip install 'deeplab_jax[onnx]'") from None
+    package = read_package(folder)
+    if package.backend != "jax":
+        raise InputError(f"{folder} is an {package.backend} package; export starts from a JAX package")
+    return Source(package, jax_backend.load_model(folder))
+
+
+def export(source: Path, out: Path, *, dynamic_size: bool = False) -> float:
     """Writes the JAX package `source` as an ONNX package; returns the largest difference over the largest logit.
 
     Raises:
         InputError: where `source` is no JAX package, the extra is not installed, or ONNX Runtime and JAX differ.
     """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        raise InputError("exporting to ONNX needs more packages: pip install 'deeplab_jax[onnx]'") from None
-    package = read_package(source)
-    if package.backend != "jax":
-        raise InputError(f"{source} is an {package.backend} package; export starts from a JAX package")
     check_vacant(out)
-    model = jax_backend.load_model(source)
-    graph = trace(model, package.preprocess.size)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    worst = max(difference(model, session, batch, package.preprocess.size) for batch in (1, 3))
-    if not worst <= TOLERANCE:
-        raise InputError(f"the ONNX graph differs from JAX by {worst:.1e} of the largest logit; {out} was not written")
-    write_package(
-        out,
-        "onnx",
-        package.classes,
-        package.preprocess,
-        lambda folder: onnx.save(graph, str(folder / "weights.onnx")),
-    )
+    read = read_source(source)
+    graph, worst = build(read, dynamic_size)
+    write(out, graph, read.package, dynamic_size)
     return worst
 
 
-def trace(model: DeepLab, size: tuple[int, int]):
-    """The model as an `onnx.ModelProto` with one input `images` (batch, 3, h, w) and one output `logits`."""
-    import jax2onnx
+def build(source: Source, dynamic_size: bool, progress: Callable[[str], None] = lambda step: None) -> tuple[Any, float]:
+    """The checked `onnx.ModelProto`, and its largest difference from JAX over the largest logit.
+
+    Raises InputError that names the first layer that differs, where the logits do.
+    """
+    from converters.onnx_sizes import fix_size
+    from converters.onnx_trace import finish, trace
+
+    progress("tracing")
+    general = trace(source.model)
+    metadata = describe(source.package.classes, source.package.preprocess)
+    graph = finish(general if dynamic_size else fix_size(general, source.size), metadata)
+    progress("comparing with JAX")
+    if not dynamic_size:
+        check(source.model, finish(general, metadata), ODD_SIZE, (1,))
+    worst = [check(source.model, graph, size, (1, 3)) for size in ([ODD_SIZE] if dynamic_size else []) + [source.size]]
+    return graph, max(worst)
+
+
+def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     import onnx
 
-    model.set_attributes(form="conv", raise_if_not_found=False)  # one Conv node a depthwise convolution
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*'.value' access is now deprecated", DeprecationWarning)  # jax2onnx's own
-        graph = jax2onnx.to_onnx(
-            model,
-            [("batch", *size, model.config.encoder.in_channels)],
-            model_name="deeplab",
-            opset=OPSET,
-            inputs_as_nchw=[0],
-            outputs_as_nchw=[0],
-            input_names=["images"],
-            output_names=["logits"],
-        )
-    # Some recorded shapes are still NHWC where the graph has become NCHW; ONNX Runtime may refuse those.
-    del graph.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
-    onnx.checker.check_model(graph, full_check=True)
-    return graph
+    def save(folder: Path) -> None:
+        onnx.save(graph, str(folder / "weights.onnx"))
+
+    write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 
 
-def difference(model: DeepLab, session, batch: int, size: tuple[int, int]) -> float:
-    """Largest difference between ONNX Runtime's logits and JAX's, relative to the largest logit."""
+def describe(classes: Classes, preprocess: PreprocessConfig) -> dict[str, str]:
+    """What a reader of the file alone must know; the packages of the shared API say it in files of their own."""
+    height, width = preprocess.size
+    return {
+        "class_names": json.dumps(classes.names),
+        "input": f"RGB, 0 to 1, minus mean, by std; {preprocess.resize_mode} to {height}x{width}",
+        "mean": json.dumps(preprocess.mean),
+        "std": json.dumps(preprocess.std),
+        "output": "logits, before softmax",
+        "made_by": f"deeplab_jax {deeplab_jax.__version__}",
+    }
+
+
+def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int, ...]) -> float:
+    """Largest difference between ONNX Runtime's logits and JAX's, over the largest logit.
+
+    Raises InputError that names the first layer that differs, where the logits do.
+    """
     channels = model.config.encoder.in_channels
-    images = np.random.default_rng(batch).normal(size=(batch, *size, channels)).astype(np.float32)
-    expected = np.asarray(jax.jit(model.__call__)(images)).transpose(0, 3, 1, 2)
-    found = session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    images = np.random.default_rng(0).normal(size=(max(batches), *size, channels)).astype(np.float32)
+    expected = np.asarray(nnx.jit(lambda model, x: model(x))(model, images)).transpose(0, 3, 1, 2)
+    session = open_session(graph)
+    worst = 0.0
+    for batch in batches:
+        found = run(session, images[:batch])
+        difference = float(np.abs(found - expected[:batch]).max() / np.abs(expected).max())
+        if not difference <= TOLERANCE:
+            layer = first_difference(model, graph, images[:1], TOLERANCE)
+            raise InputError(
+                f"the ONNX graph differs from JAX by {difference:.1e} of the largest logit at batch {batch} and "
+                f"{size[0]}x{size[1]}, first in {layer}; nothing was written"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def open_session(graph: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def run(session: Any, images: np.ndarray) -> np.ndarray:
+    """(b, h, w, c) to (b, K, h, w) logits."""
+    return session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
 from converters import rules, smp, timm, torch_encoders, torchvision
 from converters.convert import Converted
+from converters.layers import layer_outputs
 from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.preprocess import preprocess
@@ -119,7 +119,7 @@ def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tu
     """Of the output of every BatchNorm, in the order in which the other library runs them."""
     import torch
 
-    ours = batch_norm_outputs(model, peer.ours, images)
+    ours = layer_outputs(model, peer.ours, images)
     theirs: dict[str, np.ndarray] = {}
 
     def record(name: str, output: Any) -> None:
@@ -136,28 +136,6 @@ def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tu
         for name, output in theirs.items()
         if name in names
     ]
-
-
-def batch_norm_outputs(model: DeepLab, run: Callable[[DeepLab, Any], Any], images: np.ndarray) -> dict[str, np.ndarray]:
-    """By the dotted path of the module."""
-    paths = {
-        id(module): ".".join(map(str, path))
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, nnx.BatchNorm)
-    }
-    outputs, call = {}, nnx.BatchNorm.__call__
-
-    def record(self, x, *args, **kwargs):
-        y = call(self, x, *args, **kwargs)
-        outputs[paths[id(self)]] = np.asarray(y)
-        return y
-
-    nnx.BatchNorm.__call__ = record
-    try:
-        run(model, jax.numpy.asarray(images))
-    finally:
-        nnx.BatchNorm.__call__ = call
-    return outputs
 
 
 def smp_peer(model: DeepLab) -> tuple[DeepLab, Peer]:

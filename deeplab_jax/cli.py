@@ -225,19 +225,60 @@ def default_class_names(count: int) -> tuple[str, ...]:
     return ("foreground",) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
 
 
-def export(package: Positional[Path], to: Literal["onnx"], out: Path) -> None:
-    """A JAX package to a package for another engine, checked against JAX before it is written.
+@dataclass(frozen=True)
+class ExportData:
+    root: Path | None = None  # folder of a labelled data set
+    format: str = "folder"  # its layout, as for evaluate
+    split: str = "val"  # whose mIoU is measured before and after
+    calibration_split: str = "train"  # whose pictures show how large values become
+
+
+def export(
+    package: Positional[Path],
+    to: tuple[Literal["onnx", "tensorrt", "torch"], ...],
+    out: Path,
+    dynamic_size: bool = False,
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    calibration: tuple[Path, ...] = (),
+    data: ExportData = ExportData(),
+    batch: tuple[int, int, int] = (1, 1, 8),
+) -> None:
+    """A JAX package to packages for other engines, checked against JAX before they are written.
 
     Args:
         package: the JAX package folder.
-        to: the engine.
+        to: the engines; several go into folders of these names in `out`.
         out: the package folder to write.
+        dynamic_size: let the graph take pictures of any height and width, not of the package's size alone.
+        precision: inside the graph; input and logits are float32 in all of them. torch: float32.
+        calibration: pictures, or folders of such, that show int8 and float16 how large values become; by default those
+            of the data set.
+        data: for int8 and float16: labelled pictures to measure mIoU on, before and after.
+        batch: pictures at once that a TensorRT engine takes: least, usual, most.
     """
-    from converters import onnx
+    from converters.export import Options, Pictures
+    from converters.export import export as run
+    from deeplab_jax.data.formats import open_dataset
+    from deeplab_jax.inference.predict import find_pictures
 
-    with console.status(f"exporting to {to}"):
-        worst = onnx.export(package, out)
-    say(f"largest difference from JAX {worst:.1e} of the largest logit; package: {out}")
+    if not to:
+        raise InputError("--to needs at least one engine: onnx, tensorrt, torch")
+    pictures = Pictures(find_pictures(calibration)) if calibration else None
+    dataset = open_dataset(data.root, data.format, data.split) if data.root else None
+    if data.root and not pictures and precision != "float32":
+        pictures = Pictures(open_dataset(data.root, data.format, data.calibration_split))
+    options = Options(dynamic_size, precision, pictures, dataset, batch)
+    with console.status("exporting") as status:
+
+        def report(step: str, found: bool = False) -> None:
+            say(step) if found else status.update(step)
+
+        exported = run(package, tuple(dict.fromkeys(to)), out, options, report)
+    table = Table("engine", "package", "MB", "ms a picture, here")
+    for each in exported:
+        milliseconds = "not run" if each.milliseconds is None else f"{each.milliseconds:.1f}"
+        table.add_row(each.engine, Text(str(each.folder)), f"{each.megabytes:.1f}", milliseconds)
+    console.print(table)
 
 
 COMMANDS = {

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -18,7 +19,9 @@ from converters.onnx import export
 from deeplab_jax import AutoModel
 from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
+from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import read_package
 from deeplab_jax.inference.postprocess import postprocess
 from deeplab_jax.inference.predict import find_pictures, predict
 
@@ -172,6 +175,39 @@ def test_a_static_batch_is_filled_up(onnx_package, tmp_path):
 def test_confidence_is_a_probability(package, confidence):
     with pytest.raises(InputError, match="must be a probability"):
         AutoModel.from_pretrained(package)(pictures((8, 8)), confidence=confidence)
+
+
+def test_warming_up_runs_the_network_on_that_many_pictures(tiny_package):
+    shapes = []
+
+    def backend(images):
+        shapes.append(images.shape)
+        return np.zeros((len(images), 5, 49, 65), np.float32)
+
+    SegmentationModel(read_package(tiny_package), backend).warm_up(3)
+    assert shapes == [(3, 3, 49, 65)]
+
+
+def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax_backend.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == before is not None
+        jax.config.update("jax_compilation_cache_dir", None)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        jax_backend.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "deeplab_jax")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_threads_do_not_disturb_each_other(package):
+    model, images = AutoModel.from_pretrained(package), pictures((60, 80), (33, 47), (64, 64))
+    expected = [model(image)[0] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        for i, result in enumerate(pool.map(lambda i: model(images[i % 3])[0], range(24))):
+            np.testing.assert_array_equal(result.segmentation_map, expected[i % 3].segmentation_map)
+            np.testing.assert_allclose(result.confidence, expected[i % 3].confidence, atol=1e-6)
 
 
 def test_predict_passes_over_what_it_cannot_read(package, tmp_path):

@@ -73,7 +73,7 @@ def broken(package, tmp_path, file, change):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("model_config.json", lambda c: c.update(backend_type="trt"), "backend_type 'trt' cannot be run"),
+        ("model_config.json", lambda c: c.update(backend_type="coreml"), "backend_type 'coreml' cannot be run"),
         ("model_config.json", lambda c: c.pop("backend_type"), "the key 'backend_type' is missing"),
         ("inference_config.json", lambda c: c.pop("network_input"), "the key 'network_input' is missing"),
         ("inference_config.json", lambda c: c["network_input"].update(resize_mode="tile"), "must be one of"),

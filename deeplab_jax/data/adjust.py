@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.config import Contrast, PreprocessConfig
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, check
 
 ColorFormat = Literal["rgb", "bgr"]
 TO_GREY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
@@ -27,6 +27,10 @@ def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
         return cv2.LUT(image, stretching_table(image))
     if kind == "Histogram Equalization":
         return cv2.LUT(image, equalizing_table(image))
+    too_large = (
+        f"a picture of {image.shape[1]}x{image.shape[0]} is too large for contrast {kind!r}, which takes 200 times"
+    )
+    check(image.shape[0] * image.shape[1] <= 2**23, f"{too_large} its pixels in bytes; scale it down")
     try:
         from skimage import exposure  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -43,7 +47,8 @@ def stretching_table(image: np.ndarray) -> np.ndarray:
 
 def equalizing_table(image: np.ndarray) -> np.ndarray:
     """(256,) uint8: what becomes of each level, so that all become about as frequent."""
-    counts = np.bincount(image.ravel(), minlength=256)
+    bands = np.array_split(image, len(image) // 512 + 1)  # bincount makes every value 8 bytes long
+    counts = np.sum([np.bincount(band.ravel(), minlength=256) for band in bands], 0)
     levels = np.arange(256, dtype=np.float32) / 255
     present = counts > 0
     histogram, edges = np.histogram(levels[present], 256, weights=counts[present])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from deeplab_jax.inference.preprocess import preprocess
 # (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
 # batches as its engine needs them.
 Backend = Callable[[np.ndarray], np.ndarray]
-Confidence = float | Literal["default", "best"] | None
+Confidence = float | int | str | None
 DEFAULT_CONFIDENCE = 0.5
+NOT_GIVEN = ((str, "default"), (str, "best"), (int, 0), (int, 1))  # so the shared API takes them
+COLOR_FORMATS: dict[str | None, ColorFormat | None] = {None: None, "rgb": "rgb", "bgr": "bgr"}
 
 
 class SegmentationModel:
@@ -42,7 +44,7 @@ class SegmentationModel:
         return self._package.classes.palette
 
     def __call__(
-        self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: ColorFormat | None = None
+        self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: str | None = None
     ) -> list[SemanticSegmentationResult]:
         """One result a picture, of the picture's own size.
 
@@ -59,12 +61,12 @@ class SegmentationModel:
             InputError: for anything that is no such picture or no probability.
         """
         threshold, pictures = as_threshold(confidence), as_list(images)
-        known = input_color_format in (None, "rgb", "bgr")
+        known = input_color_format in COLOR_FORMATS
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
+        color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch
         for start in range(0, len(pictures), step):
-            chunk = [as_pixels(picture, input_color_format) for picture in pictures[start : start + step]]
-            results += self._run(chunk, threshold)
+            results += self._run(pictures[start : start + step], color_format, threshold)
         return results
 
     infer = __call__
@@ -75,14 +77,10 @@ class SegmentationModel:
         self([np.full((*size, 3), 127, np.uint8)] * batch_size)
 
     def _run(
-        self, pictures: list[tuple[np.ndarray, ColorFormat]], threshold: float
+        self, pictures: list[Any], color_format: ColorFormat | None, threshold: float
     ) -> list[SemanticSegmentationResult]:
         classes, background = self._package.classes, background_id(self._package.classes.names)
-        config = self._fitting(pictures[0][0])
-        inputs = np.empty((len(pictures), config.channels, *config.size), np.float32)
-        spots = [
-            preprocess(pixels, config, order, out)[1] for (pixels, order), out in zip(pictures, inputs, strict=True)
-        ]
+        inputs, config, places = self._network_input(pictures, color_format)
         logits = self._backend(inputs)
         if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
             raise InputError(
@@ -90,30 +88,38 @@ class SegmentationModel:
                 f"{logits.shape}; there must be as many a pixel, or one less (background)"
             )
         results = []
-        for planes, spot, (pixels, _) in zip(logits, spots, pictures, strict=True):
-            size = pixels.shape[0], pixels.shape[1]
+        for planes, (spot, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
             part = used.height, used.width
             result = postprocess(planes, spot, config.size, part, len(classes), background, threshold)
             results.append(result if part == size else on_background(result, used, size, background))
         return results
 
-    def _fitting(self, pixels: np.ndarray) -> PreprocessConfig:
-        """How a picture becomes network input: as the package says, or in its own size."""
+    def _network_input(
+        self, pictures: list[Any], color_format: ColorFormat | None
+    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+        """The batch, how it was made, and for every picture its place in the network input and its own size."""
         config = self._package.preprocess
-        if not self._package.any_size:
-            return config
-        used = used_part(pixels.shape[0], pixels.shape[1], config)
-        size = used.height, used.width
-        check_forward(self._package.folder, size, self._package.planes, 1)
-        return replace(config, size=size)
+        if self._package.any_size:  # one picture, which says how large the network input is
+            pixels, order = as_pixels(pictures[0], color_format)
+            used = used_part(pixels.shape[0], pixels.shape[1], config)
+            config = replace(config, size=(used.height, used.width))
+            check_forward(self._package.folder, config.size, self._package.planes, 1)
+            planes, spot = preprocess(pixels, config, order)
+            return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
+        batch, places = np.empty((len(pictures), config.channels, *config.size), np.float32), []
+        for picture, planes in zip(pictures, batch, strict=True):
+            pixels, order = as_pixels(picture, color_format)
+            _, spot = preprocess(pixels, config, order, planes)
+            places.append((spot, (pixels.shape[0], pixels.shape[1])))
+        return batch, config, places
 
 
-def as_threshold(confidence: Confidence) -> float:
+def as_threshold(confidence: Any) -> float:
     """Raises InputError for what is no probability."""
-    if confidence is None or confidence in ("default", "best") or (type(confidence) is int and confidence in (0, 1)):
+    if confidence is None or (type(confidence), confidence) in NOT_GIVEN:
         return DEFAULT_CONFIDENCE
-    probability = isinstance(confidence, (float, np.floating)) and 0 <= confidence <= 1
+    probability = isinstance(confidence, (float, np.floating)) and 0 <= float(confidence) <= 1
     check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0")
     return float(confidence)
 
@@ -121,7 +127,10 @@ def as_threshold(confidence: Confidence) -> float:
 def on_background(
     part: SemanticSegmentationResult, used: Placement, size: tuple[int, int], background: int
 ) -> SemanticSegmentationResult:
-    """The result of a part of a picture in a map of the whole."""
+    """The result of a part of a picture in a map of the whole.
+
+    The shared API's client leaves it at the part where that begins in the corner; but then it lies on no picture.
+    """
     ids, confidence = np.full(size, background, np.int64), np.zeros(size, np.float32)
     ids[used.window], confidence[used.window] = part.segmentation_map, part.confidence
     return SemanticSegmentationResult(ids.view(HostArray), confidence.view(HostArray))
@@ -155,6 +164,10 @@ class AutoModel:
             from deeplab_jax.inference.backends import onnx
 
             return SegmentationModel(package, onnx.load(package, device, providers, threads))
+        if package.backend == "trt":
+            from deeplab_jax.inference.backends import trt
+
+            return SegmentationModel(package, trt.load(package, device))
         from deeplab_jax.inference.backends import jax
 
         return SegmentationModel(package, jax.load(package, device))

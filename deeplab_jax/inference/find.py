@@ -14,18 +14,19 @@ def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
     Raises:
         InputError: where there is neither, or the name leads out of that directory.
     """
+    directory = model_directory or os.environ.get(VARIABLE)
     try:
         if Path(name).is_dir():
             return Path(name)
-    except OSError as error:
-        raise InputError(f"the package {name} cannot be read: {error}") from None
-    directory = model_directory or os.environ.get(VARIABLE)
-    if not directory:
+        root = Path(directory).resolve() if directory else None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        raise InputError(f"the package {str(name)!r} cannot be looked up: {error}") from None
+    if root is None:
         raise InputError(
             f"the package {name} does not exist or is no folder; for names such as project/3 give model_directory= or "
             f"the environment variable {VARIABLE}"
         )
-    root, parts = Path(directory).resolve(), PurePosixPath(name).parts
+    parts = PurePosixPath(name).parts
     plain = 1 <= len(parts) <= 2 and not any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts)
     check(plain, f"{str(name)!r} is neither a folder nor a name such as project or project/3")
     folder = root.joinpath(*parts).resolve()

@@ -33,8 +33,19 @@ class InferenceConfig:
     palette: tuple[Colour, ...] | None
 
 
-def write(classes: Classes, preprocess: PreprocessConfig) -> dict[str, Any]:
-    """What the file of a package says."""
+def write(
+    classes: Classes,
+    preprocess: PreprocessConfig,
+    *,
+    dynamic_size: bool = False,
+    model_initialization: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the file of a package says.
+
+    Args:
+        dynamic_size: the network takes pictures of any height and width. They are still fitted into the one size.
+        model_initialization: what the shared API's torch backend builds the network from.
+    """
     height, width = preprocess.size
     exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
     nearest = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
@@ -43,17 +54,19 @@ def write(classes: Classes, preprocess: PreprocessConfig) -> dict[str, Any]:
         "image_pre_processing": _write_steps(preprocess),
         "network_input": {
             "training_input_size": {"height": height, "width": width},
-            "dynamic_spatial_size_supported": False,
+            "dynamic_spatial_size_supported": dynamic_size,
+            "dynamic_spatial_size_mode": {"type": "any-size"} if dynamic_size else None,
             "color_mode": "rgb" if preprocess.channels == 1 else preprocess.color_mode,
             **shared,
             "input_channels": preprocess.channels,
             "scaling_factor": 255,
-            "normalization": [list(preprocess.mean), list(preprocess.std)],
+            "normalization": [list(v[: preprocess.channels]) for v in (preprocess.mean, preprocess.std)],
             **({"exact": exact} if exact != shared else {}),
         },
         "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": MAX_BATCH},
         "post_processing": {"type": "softmax", "fused": False},
         "palette": [list(colour) for colour in classes.palette],
+        **({"model_initialization": model_initialization} if model_initialization else {}),
     }
 
 

@@ -2,11 +2,12 @@
 
 It is the folder format of the shared inference API, plus the keys and files that only we read:
 
-    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx", ...}
+    model_config.json       which engine runs it: {"backend_type": "jax" | "onnx" | "trt", ...}
     class_names.txt         one name a line, in the order of the ids; `background` among them
     inference_config.json   network input and post-processing; see inference_config.py
     architecture.json, weights.safetensors     (jax)
     weights.onnx                               (onnx)
+    engine.plan, trt_config.json               (trt)
 """
 
 import json
@@ -22,7 +23,11 @@ from deeplab_jax.errors import InputError, check
 from deeplab_jax.inference import inference_config
 from deeplab_jax.inference.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, picture_bytes
 
-WEIGHT_FILES = {"jax": ("architecture.json", "weights.safetensors"), "onnx": ("weights.onnx",)}
+WEIGHT_FILES = {
+    "jax": ("architecture.json", "weights.safetensors"),
+    "onnx": ("weights.onnx",),
+    "trt": ("engine.plan", "trt_config.json"),
+}
 KIND = {"model_architecture": "deep-lab-v3-plus", "task_type": "semantic-segmentation"}  # in model_config.json
 PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
 
@@ -68,10 +73,11 @@ def write_package(
     classes: Classes,
     preprocess: PreprocessConfig,
     write_weights: Callable[[Path], None],
+    **settings,
 ) -> None:
     """Writes a package beside its place and then moves it there: a package is whole or absent.
 
-    An older package there is replaced; see `check_vacant`.
+    An older package there is replaced; see `check_vacant`. The `settings` are those of `inference_config.write`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as scratch:
@@ -79,7 +85,7 @@ def write_package(
         new.mkdir()
         write_weights(new)
         _write_json(new / "model_config.json", {**KIND, "backend_type": backend})
-        _write_json(new / "inference_config.json", inference_config.write(classes, preprocess))
+        _write_json(new / "inference_config.json", inference_config.write(classes, preprocess, **settings))
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
         try:
             if folder.exists():

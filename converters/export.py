@@ -1,0 +1,155 @@
+"""One JAX package to packages for several engines, and what came of each."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from converters import onnx, torch
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.pictures import read_image
+from deeplab_jax.errors import InputError
+from deeplab_jax.evaluate.evaluate import evaluate
+from deeplab_jax.inference.auto import AutoModel
+from deeplab_jax.inference.package import Package, check_vacant, read_package
+from deeplab_jax.inference.preprocess import preprocess
+
+Engine = Literal["onnx", "tensorrt", "torch"]
+Precision = Literal["float32", "float16", "int8"]
+Report = Callable[[str, bool], None]  # what is being done; or, if True, what was found
+
+CALIBRATION = 64  # pictures, evenly spread: more hardly move the ranges
+
+
+@dataclass(frozen=True)
+class Options:
+    dynamic_size: bool = False  # pictures of any height and width, not of the package's size alone
+    precision: Precision = "float32"  # inside the graph; input and logits are float32
+    calibration: "Pictures | None" = None  # that show int8 and float16 how large values become
+    data: Dataset | None = None  # labelled, to measure what a lower precision costs
+    batch: tuple[int, int, int] = (1, 1, 8)  # pictures at once in a TensorRT engine: least, usual, most
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """(h, w, 3) uint8 RGB pictures of files or of a data set, at most CALIBRATION, read when they are asked for."""
+
+    source: Sequence[Path] | Dataset
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        count = len(self.source)
+        for index in sorted({i * count // CALIBRATION for i in range(CALIBRATION)}):
+            picture = self.source[index]
+            yield read_image(picture) if isinstance(picture, Path) else picture.image
+
+
+@dataclass(frozen=True)
+class Exported:
+    engine: Engine
+    folder: Path
+    megabytes: float
+    milliseconds: float | None  # of AutoModel for a picture of the package's size; None: it does not run this engine
+
+
+def export(source: Path, engines: Sequence[Engine], out: Path, options: Options, report: Report) -> list[Exported]:
+    """Writes `out`; of several engines `out/onnx` and so on.
+
+    Args:
+        report: told what is being done, and what was found.
+
+    Raises:
+        InputError: for what cannot be exported, or differs from JAX. What was written before that stays.
+    """
+    folders: dict[Engine, Path] = {engine: out if len(engines) == 1 else out / engine for engine in engines}
+    check_vacant(out)
+    if options.precision == "int8" and not options.calibration:
+        raise InputError("--precision int8 needs pictures like those it will see: give --calibration or --data.root")
+    if "tensorrt" in folders:
+        from deeplab_jax.inference.backends.trt import check_usable
+
+        check_usable("exporting to TensorRT")
+    if "torch" in folders:  # first: it refuses most, and at once
+        torch.export(source, folders["torch"])
+    if {*folders} - {"torch"}:
+        read = onnx.read_source(source)
+        report("tracing the model and comparing the graph with JAX", False)
+        graph, difference = onnx.build(read, options.dynamic_size)
+        report(f"largest difference from JAX: {difference:.1e} of the largest logit", True)
+        for engine, folder in folders.items():
+            if engine != "torch":
+                write(engine, folder, graph, read.package, options, report)
+    return [measure(engine, folder) for engine, folder in folders.items()]
+
+
+def write(engine: Engine, folder: Path, graph: Any, package: Package, options: Options, report: Report) -> None:
+    """A package of an engine that takes ONNX graphs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.precision != "float32":
+            report(f"reducing the precision to {options.precision}", False)
+        reduced = reduce(graph, package, options, symmetric=engine == "tensorrt")
+        destination = folder if engine == "onnx" else Path(scratch, "onnx")
+        onnx.write(destination, reduced, package, options.dynamic_size)
+        if options.data and options.precision != "float32":
+            onnx.write(Path(scratch, "float32"), graph, package, options.dynamic_size)
+            report("measuring mIoU", False)
+            before, after = (miou(place, options.data) for place in (Path(scratch, "float32"), destination))
+            report(
+                f"mIoU of {len(options.data)} pictures: {before:.4f} in float32, {after:.4f} in {options.precision}",
+                True,
+            )
+        if engine == "tensorrt":
+            build_engine(destination, folder, options.batch, report)
+
+
+def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> Any:
+    """The graph in the precision that is asked for."""
+    if options.precision == "float32":
+        return graph
+    from converters import onnx_precision
+
+    pictures = options.calibration or noise(package.preprocess.size)
+    inputs = (preprocess(picture, package.preprocess, "rgb")[0][None] for picture in pictures)
+    if options.precision == "float16":
+        return onnx_precision.to_float16(graph, inputs)
+    return onnx_precision.to_int8(graph, inputs, symmetric=symmetric)
+
+
+def noise(size: tuple[int, int]) -> list[np.ndarray]:
+    """Stands in where there are no pictures: black, white and random ones."""
+    random = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    return [np.zeros((*size, 3), np.uint8), np.full((*size, 3), 255, np.uint8), *random]
+
+
+def build_engine(source: Path, folder: Path, batch: tuple[int, int, int], report: Report) -> None:
+    """The TensorRT package of an ONNX package."""
+    from converters import trt
+
+    def progress(phase: str, done: int, total: int) -> None:
+        report(f"TensorRT: {phase}, {done} of {total}", False)
+
+    difference = trt.export(source, folder, trt.Profile(trt.Span(*batch)), progress)
+    report(f"largest difference of the engine from ONNX Runtime: {difference:.1e} of the largest logit", True)
+
+
+def miou(folder: Path, data: Dataset) -> float:
+    return evaluate(AutoModel.from_pretrained(folder), data).miou
+
+
+def measure(engine: Engine, folder: Path) -> Exported:
+    megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    if engine == "torch":
+        return Exported(engine, folder, megabytes, None)
+    model = AutoModel.from_pretrained(folder)
+    picture = np.full((*read_package(folder).preprocess.size, 3), 127, np.uint8)
+    model.warm_up()
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        model(picture)
+        seconds.append(time.perf_counter() - start)
+    return Exported(engine, folder, megabytes, statistics.median(seconds) * 1e3)

@@ -1,0 +1,73 @@
+"""JAX packages to torch packages: the state dict of segmentation_models_pytorch's DeepLabV3Plus, for the shared API."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from converters import smp
+from deeplab_jax.architecture import ModelConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import check_vacant, read_package, write_package
+from deeplab_jax.models import DeepLab, presets
+from deeplab_jax.models.weights import from_arrays, to_arrays
+
+
+def export(source: Path, out: Path) -> None:
+    """Writes the JAX package `source` as a torch package, every tensor bit by bit.
+
+    Raises:
+        InputError: where `source` is no JAX package, PyTorch is not installed, or the shared API's torch backend, which
+            builds `DeepLabV3Plus` with its defaults, cannot build such a model.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError("exporting to PyTorch needs PyTorch: pip install 'deeplab_jax[port]'") from None
+    check_vacant(out)
+    package = read_package(source)
+    if package.backend != "jax":
+        raise InputError(f"{source} is an {package.backend} package; export starts from a JAX package")
+    model = without_auxiliary(jax_backend.load_model(source))
+    config = model.config
+    initialization = {
+        "classes": config.num_classes,
+        "in_channels": config.encoder.in_channels,
+        "encoder_name": buildable_encoder(config),
+    }
+    state_dict = {name: torch.from_numpy(array) for name, array in smp.to_state_dict(model).items()}
+
+    def save(folder: Path) -> None:
+        torch.save(state_dict, folder / "weights.pt")
+
+    write_package(out, "torch", package.classes, package.preprocess, save, model_initialization=initialization)
+
+
+def without_auxiliary(model: DeepLab) -> DeepLab:
+    """The auxiliary head serves training alone."""
+    arrays = {name: array for name, array in to_arrays(model).items() if not name.startswith("aux_head.")}
+    return from_arrays(replace(model.config, aux_head=None), arrays)
+
+
+def buildable_encoder(config: ModelConfig) -> str:
+    """smp's name of it. Raises InputError that says what the shared API's torch backend would build instead."""
+    other = "export to onnx, which takes every model"
+    if config.decoder is None:
+        raise InputError(f"a torch package holds a DeepLabV3+, but this is a DeepLabV3 without a decoder; {other}")
+    try:
+        name = smp.encoder_name(config)
+    except InputError as error:
+        raise InputError(f"{error}; {other}") from None
+    usual = presets.smp_deeplabv3plus(name, config.num_classes, in_channels=config.encoder.in_channels)
+    facts = {
+        "output stride": lambda config: config.encoder.output_stride,
+        "atrous rates": lambda config: config.aspp.rates,
+        "decoder channels": lambda config: config.aspp.channels,
+        "3x3 convolutions in the pyramid": lambda config: config.aspp.branches,
+    }
+    for what, fact in facts.items():
+        if fact(config) != fact(usual):
+            raise InputError(
+                f"a torch package is loaded with segmentation_models_pytorch's default {what}, {fact(usual)}, but this "
+                f"model has {fact(config)}; {other}"
+            )
+    return name

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,7 +13,6 @@ from conftest import pictures
 from converters import export as converter
 from deeplab_jax import AutoModel
 from deeplab_jax.cli import main
-from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 
 
@@ -96,16 +96,11 @@ def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):
 
 def test_pictures_are_spread_over_the_source(shapes_folder):
     dataset = open_dataset(shapes_folder, "folder", "train")
-    assert isinstance(dataset, Dataset)
     images = list(converter.Pictures(dataset))
     assert len(images) == len(dataset)
     np.testing.assert_array_equal(images[3], dataset[3].image)
 
-    class Many:
-        def __len__(self):
-            return 1000
-
-        def __getitem__(self, index):
-            return dataset[index % 3]
-
-    assert len(list(converter.Pictures(Many()))) == converter.CALIBRATION
+    many = replace(dataset, examples=dataset.examples * 30)
+    spread = list(converter.Pictures(many))
+    assert len(spread) == converter.CALIBRATION
+    np.testing.assert_array_equal(spread[-1], many[63 * len(many) // 64].image)

@@ -246,7 +246,7 @@ def listed(tensor: Message, storage: Storage) -> np.ndarray | None:
     return np.array(tensor.integers(7), np.int64) if storage.listed_in == 7 else None
 
 
-def listed_count(tensor: Message, number: int) -> float:
+def listed_count(tensor: Message, number: int) -> int | float:
     """How many values are listed in a field, without reading them: the last byte of a varint is less than 128."""
     packed = tensor.many(number)
     if number in FIXED_WIDTH:

@@ -61,7 +61,7 @@ def test_tensors_are_the_same_pixels():
     np.testing.assert_array_equal([as_pixels(image, None)[0] for image in batch], [RGB, RGB + 1])
     assert as_list(tensor) == [tensor]
     for image in (tensor.to_sparse(), tensor.to("meta")):
-        with pytest.raises(InputError, match="a torch tensor cannot be read"):
+        with pytest.raises(InputError, match="a tensor cannot be read as a picture"):
             as_pixels(image, None)
 
 

@@ -85,20 +85,19 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
     Raises InputError unless the graph takes what the package says and gives logits.
     """
     path, channels, size = package.folder / "weights.onnx", package.preprocess.channels, package.preprocess.size
-    inputs, output = [(node.type, node.shape) for node in session.get_inputs()], session.get_outputs()[0]
-    if len(inputs) != 1 or inputs[0][0] not in FLOATS or len(inputs[0][1]) != 4 or is_other(inputs[0][1][1], channels):
-        raise InputError(f"{path} must have one input of floats (batch, {channels}, height, width), not {inputs}")
-    kind, (batch, _, *sides) = inputs[0]
+    (given,), output = session.get_inputs(), session.get_outputs()[0]  # of four sides each, as was checked in the file
+    batch, planes, *sides = given.shape
+    if given.type not in FLOATS or is_other(planes, channels):
+        form = f"{given.type} {given.shape}"
+        raise InputError(f"{path} must have one input of floats (batch, {channels}, height, width), not {form}")
     if package.any_size:
         check(not any(isinstance(side, int) for side in sides), f"{path} takes pictures of {sides}, not of any size")
     elif any(is_other(side, wanted) for side, wanted in zip(sides, size, strict=True)):
         raise InputError(f"{path} takes pictures of {sides}, but inference_config.json says {size}")
-    if output.type not in FLOATS or len(output.shape) not in (0, 4):  # 0: not said in the graph
-        form = f"{output.type} {output.shape}"
-        raise InputError(f"{path} must give floats (batch, classes, height, width) first, plain logits, not {form}")
+    check(output.type in FLOATS, f"{path} must give logits first, as floats, not {output.type}")
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)
-    return FLOATS[kind], static_batch
+    return FLOATS[given.type], static_batch
 
 
 def is_other(side: int | str | None, wanted: int) -> bool:

@@ -81,11 +81,10 @@ def randomise(model: DeepLab) -> DeepLab:
     rng = np.random.default_rng(0)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
-            size = module.num_features
-            module.mean[...] = rng.normal(0, 0.1, size).astype(np.float32)
-            module.var[...] = rng.uniform(0.5, 1.5, size).astype(np.float32)
-            module.scale[...] = rng.uniform(0.5, 1.5, size).astype(np.float32)
-            module.bias[...] = rng.normal(0, 0.1, size).astype(np.float32)
+            for variable in (module.mean, module.bias):
+                variable[...] = rng.normal(0, 0.1, module.num_features).astype(np.float32)
+            for variable in (module.var, module.scale):
+                variable[...] = rng.uniform(0.5, 1.5, module.num_features).astype(np.float32)
     model.eval()
     return model
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -35,6 +36,7 @@ def main() -> None:
     for library, name, config in models():
         cases += 1
         misfits += not fits(library, name, config)
+        jax.clear_caches()
     print(f"{cases} cases, {misfits} beyond tolerance")
     sys.exit(bool(misfits))
 

@@ -4,11 +4,19 @@ import math
 from typing import Any
 
 
+MOST_MESSAGE = 2000  # characters
+
+
 class InputError(ValueError):
     """A file, folder or value from the user that cannot be used.
 
-    The message is one line that names it and the fix; the command line prints it and exits with 1.
+    The message is one line that names it and the fix; the command line prints it and exits with 1. It may quote what a
+    user or a file says, so it is kept to one line of bearable length here.
     """
+
+    def __init__(self, message: str):
+        line = message.replace("\n", "\\n")
+        super().__init__(line if len(line) <= MOST_MESSAGE else f"{line[:MOST_MESSAGE]} ...")
 
 
 def first_line(error: Exception) -> str:

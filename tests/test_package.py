@@ -158,3 +158,11 @@ def test_damaged_weights_are_refused(package, tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=path.name):
         AutoModel.from_pretrained(copy)
+
+
+def test_messages_quote_no_more_than_a_line(tmp_path):
+    for name in ("a\nb", "a" * 100_000):
+        with pytest.raises(InputError, match="the package") as error:
+            AutoModel.from_pretrained(name)
+        assert len(str(error.value).splitlines()) == 1
+        assert len(str(error.value)) < 2100

@@ -74,8 +74,11 @@ def pillow_pixels(picture: Any) -> np.ndarray:
 
 def tensor_pixels(tensor: Any) -> np.ndarray:
     """Channels last."""
-    tensor = tensor.detach().cpu()
-    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    try:
+        tensor = tensor.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (RuntimeError, TypeError) as error:  # sparse, or without values
+        raise InputError(f"a tensor cannot be read as a picture: {first_line(error)}") from None
     channels_last = array.ndim != 3 or (array.shape[0] != 3 and array.shape[2] == 3)
     return array if channels_last else array.transpose(1, 2, 0)
 

@@ -16,6 +16,7 @@ from deeplab_jax.config import PreprocessConfig, load_json, save_json
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.inference.backends.device import parse_device
+from deeplab_jax.inference.limits import check_text
 from deeplab_jax.inference.package import Package, with_background, write_package
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import from_arrays, to_arrays
@@ -67,12 +68,13 @@ def keep_compilations() -> None:
 
 def load_model(folder: Path) -> DeepLab:
     """The model of a JAX package, in evaluation mode. Raises InputError that names the file."""
+    check_text(folder / "architecture.json")
     config = load_json(ModelConfig, folder / "architecture.json")
     path = folder / "weights.safetensors"
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, MemoryError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
     try:
         return from_arrays(config, arrays)

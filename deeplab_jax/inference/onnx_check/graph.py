@@ -45,6 +45,12 @@ def positive(node: Node, name: str, count: int, *, at_least: int = 1) -> list[in
     return numbers
 
 
+def flag(node: Node, name: str, default: int = 0) -> bool:
+    value = node.attributes.get(name, default)
+    fits(value in (0, 1), f"{name} is {value}")
+    return value == 1
+
+
 def axis(given: int, rank: int) -> int:
     fits(-rank <= given < rank, f"axis {given} of {rank}")
     return given % rank

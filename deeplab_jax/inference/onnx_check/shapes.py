@@ -16,6 +16,7 @@ from deeplab_jax.inference.onnx_check.graph import (
     argument,
     axis,
     fits,
+    flag,
     required,
     value_of,
 )
@@ -42,7 +43,7 @@ def concat(node: Node, inputs: Sequence[Any]) -> list[Shape]:
 
 def reshape(node: Node, inputs: Sequence[Any]) -> list[Shape]:
     old, wanted = inputs[0].shape, required(argument(node, inputs, 1, "shape"))
-    if not node.attributes.get("allowzero"):
+    if not flag(node, "allowzero"):
         wanted = [old[place] if side == 0 else side for place, side in enumerate(wanted)]
     count, rest = math.prod(old), math.prod(side for side in wanted if side != -1)
     if wanted.count(-1) == 1 and rest > 0:
@@ -187,10 +188,10 @@ def resize(node: Node, inputs: Sequence[Any]) -> list[Shape]:
 def reduce(node: Node, inputs: Sequence[Any]) -> list[Shape]:
     shape = inputs[0].shape
     axes = [node.attributes.get("axis", 0)] if node.op.startswith("Arg") else argument(node, inputs, 1, "axes")
-    if not axes and node.attributes.get("noop_with_empty_axes"):
+    if not axes and flag(node, "noop_with_empty_axes"):
         return [shape]
     gone = {axis(at, len(shape)) for at in axes} if axes else set(range(len(shape)))
-    if node.attributes.get("keepdims", 1):
+    if flag(node, "keepdims", 1):
         return [tuple(1 if place in gone else side for place, side in enumerate(shape))]
     return [tuple(side for place, side in enumerate(shape) if place not in gone)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.inference.onnx_check.graph import BOOL, INT64, MOST_VALUES, UINT8, Node, Shape, argument, axis
+from deeplab_jax.inference.onnx_check.graph import BOOL, INT64, MOST_VALUES, UINT8, Node, Shape, argument, axis, flag
 from deeplab_jax.inference.onnx_check.shapes import constant_tensor, filling, shape_part, slices
 
 NUMPY_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16}
@@ -59,7 +59,7 @@ def divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def reduction(function: Callable[..., Any]) -> Callable[[Node, Sequence[Any], Shape], Any]:
     def reduce(node: Node, inputs: Sequence[Any], shape: Shape) -> Any:
-        axes = argument(node, inputs, 1, "axes") or (() if node.attributes.get("noop_with_empty_axes") else None)
+        axes = argument(node, inputs, 1, "axes") or (() if flag(node, "noop_with_empty_axes") else None)
         return function(inputs[0].value, axis=None if axes is None else tuple(axes))
 
     return reduce

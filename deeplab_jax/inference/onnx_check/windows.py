@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.inference.onnx_check.graph import Node, Shape, fits, positive
+from deeplab_jax.inference.onnx_check.graph import Node, Shape, fits, flag, positive
 
 
 def per_channel(node: Node, inputs: Sequence[Any]) -> list[Shape]:
     """A normalisation, whose other inputs have one value a channel."""
     channels = inputs[0].shape[1]
-    fits(node.attributes.get("training_mode", 0) == 0, "it trains")
+    fits(not flag(node, "training_mode"), "it trains")
     fits(all(tensor.shape == (channels,) for tensor in inputs[1:]), f"its weights are not {channels} each")
     return [inputs[0].shape]
 
@@ -45,7 +45,7 @@ def windows(node: Node, sides: Shape, kernel: Shape) -> Shape:
     spread = [dilation * (side - 1) + 1 for side, dilation in zip(kernel, dilations, strict=True)]
     room = [sum(part) for part in zip(sides, before, after, (-reach for reach in spread), strict=True)]
     fits(all(side >= 0 for side in room), f"the kernel {kernel} is larger than its input {sides}")
-    if node.attributes.get("ceil_mode"):
+    if flag(node, "ceil_mode"):
         return tuple(-(-side // stride) + 1 for side, stride in zip(room, strides, strict=True))
     return tuple(side // stride + 1 for side, stride in zip(room, strides, strict=True))
 
@@ -75,7 +75,7 @@ def matmul(node: Node, inputs: Sequence[Any]) -> list[Shape]:
 
 def gemm(node: Node, inputs: Sequence[Any]) -> list[Shape]:
     left, right = (
-        tensor.shape[:: -1 if node.attributes.get(name) else 1]
+        tensor.shape[:: -1 if flag(node, name) else 1]
         for tensor, name in zip(inputs, ("transA", "transB"), strict=False)
     )
     fits(len(left) == len(right) == 2 and left[1] == right[0], f"{left} times {right}")

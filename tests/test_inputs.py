@@ -60,11 +60,22 @@ def test_tensors_are_the_same_pixels():
     batch = as_list(torch.stack([tensor, tensor + 1]))
     np.testing.assert_array_equal([as_pixels(image, None)[0] for image in batch], [RGB, RGB + 1])
     assert as_list(tensor) == [tensor]
+    for image in (tensor.to_sparse(), tensor.to("meta")):
+        with pytest.raises(InputError, match="a tensor cannot be read as a picture"):
+            as_pixels(image, None)
+
+
+class AlwaysTwoSides(np.ndarray):
+    """As np.matrix, which is on its way out."""
+
+    def reshape(self, *shape, **options):
+        return super().reshape(shape[0], -1)
 
 
 def test_grey_pictures_have_three_equal_channels():
     grey = BGR[..., 0]
-    for image in (grey, grey[..., None], Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)):
+    wide = grey.view(AlwaysTwoSides)
+    for image in (grey, wide, grey[..., None], Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)):
         np.testing.assert_array_equal(as_pixels(image, None)[0], np.dstack([grey] * 3))
 
 
@@ -85,6 +96,7 @@ def test_grey_pictures_have_three_equal_channels():
         (Image.new("I", (4, 4)), "not int32"),
         (b"bytes", "must be a numpy array, a torch tensor, a PIL picture or the path of a file, not bytes"),
         (None, "not NoneType"),
+        ([BGR], "not list; for several give a list of them"),
     ],
 )
 def test_what_is_no_picture_is_refused(image, message):

@@ -173,6 +173,12 @@ def test_whole_graphs_pass(onnx_package, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter that most files in use are from
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_constant_whose_values_are_not_read_passes(tmp_path):
+    listed = helper.make_tensor("k", TensorProto.INT32, [8], range(8))  # as varints, not as raw bytes
+    nodes = [node("Constant", [], ["i"], value=listed), node("Cast", ["i"], ["k"], to=TensorProto.FLOAT), ADD]
+    check(tmp_path, model(nodes))
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_what_pytorch_exports_passes(v3plus, tmp_path, dynamic):
     """Shapes are computed inside the graph where its sides are free."""

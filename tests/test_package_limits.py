@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import onnx
+import onnxruntime
 import pixelwise
 import pytest
 from onnx import helper
@@ -135,7 +136,33 @@ def test_devices_and_providers(tmp_path):
         ({"device": "npu"}, "device 'npu' must be cpu, gpu, cuda or tpu"),
         ({"device": "tpu"}, "ONNX Runtime has no device 'tpu'"),
         ({"providers": ["MoonExecutionProvider"]}, "ONNX Runtime here has no MoonExecutionProvider"),
-        ({"threads": 0}, "threads=0 must be at least 1"),
+        ({"providers": "CPUExecutionProvider"}, "must be a list of names, or of pairs"),
+        ({"providers": [("CPUExecutionProvider",)]}, "must be a list of names, or of pairs"),
+        ({"threads": 0}, "threads=0 must be 1 to 1024"),
+        ({"threads": 10**6}, "threads=1000000 must be 1 to 1024"),
     ]:
         with pytest.raises(InputError, match=message):
             AutoModel.from_pretrained(folder, **option)
+
+
+def test_no_other_provider_stands_in_for_one_that_was_asked_for(tmp_path, monkeypatch):
+    """ONNX Runtime goes on with the CPU where a GPU's libraries are missing, and says so on standard output at most."""
+    folder = pixelwise.write(tmp_path / "p", pixelwise.told())
+    gpu, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [gpu, cpu])
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda *values, providers, **options: session(*values, providers=[cpu], **options),
+    )
+    for option in ({"device": "gpu"}, {"providers": [gpu, cpu]}):
+        with pytest.raises(InputError, match="cannot be run by CUDAExecutionProvider"):
+            AutoModel.from_pretrained(folder, **option)
+    assert AutoModel.from_pretrained(folder)(pictures((33, 47)))  # nothing was asked for
+
+
+def test_a_device_of_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    folder = pixelwise.write(tmp_path / "p", pixelwise.told())
+    assert AutoModel.from_pretrained(folder, device=torch.device("cpu"))(pictures((33, 47)))

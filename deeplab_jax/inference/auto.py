@@ -141,7 +141,7 @@ class AutoModel:
     def from_pretrained(
         path: str | Path,
         *,
-        device: str | None = None,
+        device: Any = None,
         providers: Sequence[Any] | None = None,
         threads: int | None = None,
         model_directory: str | Path | None = None,
@@ -150,7 +150,8 @@ class AutoModel:
 
         Args:
             path: the package folder; or `project/3` or `project`, a folder in `model_directory`.
-            device: "cpu", "gpu" ("cuda") or "tpu", or such as "gpu:1"; by default the best that the engine finds.
+            device: "cpu", "gpu" ("cuda") or "tpu", or such as "gpu:1"; or a device of PyTorch's. By default the best
+                that the engine finds.
             providers: ONNX Runtime execution providers in order of preference, instead of `device`: names, or pairs of
                 a name and a dictionary of options.
             threads: that ONNX Runtime computes one operation with; by default as many as there are cores.
@@ -160,6 +161,7 @@ class AutoModel:
             InputError: that names the file and the fault.
         """
         package = read_package(find_package(path, model_directory))
+        device = None if device is None else str(device)
         if package.backend == "onnx":
             from deeplab_jax.inference.backends import onnx
 

@@ -44,8 +44,9 @@ def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[np.ndarray,
         return as_levels(tensor_pixels(image)), color_format or "rgb"
     if is_a(image, "jax", "Array"):
         image = np.asarray(image)
-    check(isinstance(image, np.ndarray), f"a picture must be {KINDS}, not {type(image).__name__}")
-    return as_levels(image), color_format or "bgr"
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"a picture must be {KINDS}, not {type(image).__name__}; for several give a list of them")
+    return as_levels(np.asarray(image)), color_format or "bgr"  # without what a subclass does otherwise
 
 
 def is_a(value: Any, module: str, name: str) -> bool:
@@ -75,7 +76,7 @@ def pillow_pixels(picture: Any) -> np.ndarray:
 def tensor_pixels(tensor: Any) -> np.ndarray:
     """Channels last."""
     try:
-        tensor = tensor.detach().cpu()
+        tensor = tensor.detach().cpu().resolve_neg()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (RuntimeError, TypeError) as error:  # sparse, or without values
         raise InputError(f"a tensor cannot be read as a picture: {first_line(error)}") from None

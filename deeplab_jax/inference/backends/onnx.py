@@ -12,6 +12,7 @@ from deeplab_jax.inference.onnx_check.file import check_onnx_file
 from deeplab_jax.inference.package import Package
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+MOST_THREADS = 1024  # a process that asks for very many is ended
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -24,18 +25,22 @@ def load(
     except ImportError:
         raise InputError(f"{package.folder} needs ONNX Runtime; install it with: pip install onnxruntime") from None
     available = onnxruntime.get_available_providers()
-    chosen = providers_of(device, available) if providers is None else list(providers)
+    chosen = providers_of(device, available) if providers is None else checked_providers(providers)
     names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     absent = [name for name in names if name not in available]
     check(not absent, f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
-    check(threads is None or threads >= 1, f"threads={threads} must be at least 1")
+    some = threads is None or (isinstance(threads, int) and 1 <= threads <= MOST_THREADS)
+    check(some, f"threads={threads!r} must be 1 to {MOST_THREADS}")
     check_onnx_file(path, (package.max_batch, package.preprocess.channels, *package.preprocess.size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    told = device is not None or providers is not None  # else ONNX Runtime may turn to the CPU where the GPU fails
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=chosen)
+        session = onnxruntime.InferenceSession(path, options, providers=chosen, enable_fallback=int(not told))
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
+    unused = [name for name in names if name not in session.get_providers()]
+    check(not (told and unused), f"{path} cannot be run by {', '.join(unused)}: ONNX Runtime could not start it")
     kind, static_batch = check_signature(package, session)
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
@@ -55,6 +60,15 @@ def load(
         return logits[:count].astype(np.float32, copy=False)
 
     return run
+
+
+def checked_providers(providers: Any) -> list[Any]:
+    """Raises InputError for what are no names, or pairs of a name and options."""
+    listed = isinstance(providers, (list, tuple))
+    kinds = (([type(part) for part in p] if isinstance(p, tuple) else type(p)) for p in providers) if listed else ()
+    right = listed and all(kind in (str, [str, dict]) for kind in kinds)
+    check(right, f"providers={providers!r} must be a list of names, or of pairs (name, dictionary of options)")
+    return list(providers)
 
 
 def providers_of(device: str | None, available: Sequence[str]) -> list[Any]:

@@ -42,7 +42,8 @@ def known_value(node: Node, inputs: Sequence[Any], shape: Shape) -> np.ndarray |
     if node.op not in ("Shape", "Size") and any(tensor is not None and tensor.value is None for tensor in inputs):
         return None
     with np.errstate(all="raise"):
-        return np.asarray(VALUES[node.op](node, inputs, shape)).reshape(shape)
+        value = VALUES[node.op](node, inputs, shape)
+    return None if value is None else np.asarray(value).reshape(shape)
 
 
 def of_values(function: Callable[..., Any]) -> Callable[[Node, Sequence[Any], Shape], Any]:

@@ -67,7 +67,7 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     """
     folders: dict[Engine, Path] = {engine: out if len(engines) == 1 else out / engine for engine in engines}
     check_vacant(out)
-    if options.precision == "int8" and not options.calibration:
+    if options.precision == "int8" and not options.calibration and {*folders} - {"torch"}:
         raise InputError("--precision int8 needs pictures like those it will see: give --calibration or --data.root")
     if "tensorrt" in folders:
         from deeplab_jax.inference.backends.trt import check_usable
@@ -92,6 +92,8 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
         if options.precision != "float32":
             report(f"reducing the precision to {options.precision}", False)
         reduced = reduce(graph, package, options, symmetric=engine == "tensorrt")
+        if options.precision != "float32":
+            onnx.check_runs(reduced, onnx.checked_sizes(package, options.dynamic_size))
         destination = folder if engine == "onnx" else Path(scratch, "onnx")
         onnx.write(destination, reduced, package, options.dynamic_size)
         if options.data and options.precision != "float32":

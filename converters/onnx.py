@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import deeplab_jax
 from converters.layers import first_difference
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import Package, check_vacant, read_package, write_package
 from deeplab_jax.models import DeepLab
 
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6
+SMALLEST = float(np.finfo(np.float32).tiny)  # of a largest logit, where all of them are zero
 ODD_SIZE = (97, 161)  # at which every graph is checked before it is fixed to a size
 
 
@@ -75,8 +77,26 @@ def build(source: Source, dynamic_size: bool, progress: Callable[[str], None] = 
     progress("comparing with JAX")
     if not dynamic_size:
         check(source.model, finish(general, metadata), ODD_SIZE, (1,))
-    worst = [check(source.model, graph, size, (1, 3)) for size in ([ODD_SIZE] if dynamic_size else []) + [source.size]]
-    return graph, max(worst)
+    return graph, max(check(source.model, graph, size, (1, 3)) for size in checked_sizes(source.package, dynamic_size))
+
+
+def checked_sizes(package: Package, dynamic_size: bool) -> list[tuple[int, int]]:
+    """At which a graph is run before it is written."""
+    return [*([ODD_SIZE] if dynamic_size else []), package.preprocess.size]
+
+
+def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
+    """Raises InputError for a graph in lower precision that ONNX Runtime cannot run, or whose logits are not finite."""
+    try:
+        session = open_session(graph)
+        channels = session.get_inputs()[0].shape[1]
+        for (height, width), batch in product(sizes, (1, 3)):
+            images = np.random.default_rng(0).normal(size=(batch, height, width, channels)).astype(np.float32)
+            if not np.isfinite(run(session, images)).all():
+                raise InputError(f"its logits at batch {batch} and {height}x{width} are not finite")
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
+        why = first_line(error)
+        raise InputError(f"the graph in lower precision cannot be run: {why}; nothing was written") from None
 
 
 def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
@@ -91,9 +111,10 @@ def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
 def describe(classes: Classes, preprocess: PreprocessConfig) -> dict[str, str]:
     """What a reader of the file alone must know; the packages of the shared API say it in files of their own."""
     height, width = preprocess.size
+    channels = preprocess.color_mode.upper()
     return {
         "class_names": json.dumps(classes.names),
-        "input": f"RGB, 0 to 1, minus mean, by std; {preprocess.resize_mode} to {height}x{width}",
+        "input": f"{channels}, 0 to 1, minus mean, by std; {preprocess.resize_mode} to {height}x{width}",
         "mean": json.dumps(preprocess.mean),
         "std": json.dumps(preprocess.std),
         "output": "logits, before softmax",
@@ -109,11 +130,18 @@ def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int,
     channels = model.config.encoder.in_channels
     images = np.random.default_rng(0).normal(size=(max(batches), *size, channels)).astype(np.float32)
     expected = np.asarray(nnx.jit(lambda model, x: model(x))(model, images)).transpose(0, 3, 1, 2)
+    if not np.isfinite(expected).all():
+        layer = first_difference(model, graph, images[:1], TOLERANCE)
+        raise InputError(
+            f"the model's own logits are not finite, first in {layer}: its weights hold NaN or infinity, or are too "
+            "large for float32; nothing was written"
+        )
+    largest = max(float(np.abs(expected).max()), SMALLEST)
     session = open_session(graph)
     worst = 0.0
     for batch in batches:
         found = run(session, images[:batch])
-        difference = float(np.abs(found - expected[:batch]).max() / np.abs(expected).max())
+        difference = float(np.abs(found - expected[:batch]).max()) / largest
         if not difference <= TOLERANCE:
             layer = first_difference(model, graph, images[:1], TOLERANCE)
             raise InputError(

@@ -72,6 +72,13 @@ def source(node: ir.Node) -> ir.Value:
     return value
 
 
+def producer(value: ir.Value | None) -> ir.Node:
+    node = value.producer() if value else None
+    if node is None:
+        raise InputError(f"the traced graph cannot be exported: no node makes {value}")
+    return node
+
+
 def sole_consumer(value: ir.Value, op_type: str) -> ir.Node | None:
     """The node of that type which alone reads this value."""
     consumers = value.consumers()
@@ -89,3 +96,13 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+
+
+def described(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With the shape and type of every tensor that a node makes, in place; it has passed onnx.checker's full check."""
+    del proto.graph.value_info[:]
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    proto.graph.value_info.extend(info for info in inferred.graph.value_info if info.name not in weights)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto

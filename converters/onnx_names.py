@@ -1,11 +1,13 @@
 """Names that tell where in the model a node comes from: `encoder.stage1.0.conv1`."""
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from flax import nnx
 
+from converters.layers import running_order
 from converters.onnx_graph import GraphError, constant, nodes
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab
@@ -15,23 +17,24 @@ from deeplab_jax.models.layers import Conv
 def name_layers(graph: ir.Graph, model: DeepLab) -> None:
     """Convolutions and BatchNorms take the paths of the modules whose weights they hold.
 
-    Raises InputError unless every convolution of the model, but for its auxiliary head, is there once.
+    Modules of the same weights are told apart by the order in which they run. Raises InputError unless every one that
+    runs is there once.
     """
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     paths = defaultdict(list)
-    for path, module in nnx.iter_modules(model):
-        if path[:1] == ("aux_head",):
-            continue
+    for path in running_order(model):
+        module: Any = modules[path]
         if isinstance(module, Conv):
             paths[fingerprint(np.asarray(module.kernel[...]).transpose(3, 2, 0, 1))].append(path)
-        elif isinstance(module, nnx.BatchNorm):
+        else:
             paths[fingerprint(module.scale, module.bias, module.mean, module.var)].append(path)
     for node in (*nodes(graph, "Conv"), *nodes(graph, "BatchNormalization")):
         arrays = [constant(value) for value in node.inputs[1:]]
         found = paths[fingerprint(*arrays[: 1 if node.op_type == "Conv" else 4])]
         if not found:
             raise GraphError(node, "holds weights that are not the model's")
-        node.name = ".".join(map(str, found.pop(0)))
-    absent = [".".join(map(str, path)) for left in paths.values() for path in left]
+        node.name = found.pop(0)
+    absent = [path for left in paths.values() for path in left]
     if absent:
         raise InputError(f"the traced graph lacks {', '.join(absent)}")
 

@@ -145,7 +145,8 @@ def fold_norms(graph: ir.Graph) -> None:
         if conv is None or conv.op_type != "Conv" or sole_consumer(conv.outputs[0], node.op_type) is None:
             continue
         scale, shift, mean, variance = (constant(value).astype(np.float64) for value in node.inputs[1:])
-        factor = scale / np.sqrt(variance + node.attributes["epsilon"].as_float())
+        with np.errstate(invalid="ignore"):  # NaN for a negative variance, as in JAX
+            factor = scale / np.sqrt(variance + node.attributes["epsilon"].as_float())
         set_weights(graph, conv, factor, shift - mean * factor)
         conv.metadata_props["norm"] = node.name or ""
         replace(graph, node, conv.outputs[0])

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnxruntime import quantization
 
-from converters.onnx_graph import add_constant, constant, insert, is_constant
+from converters.onnx_graph import add_constant, constant, described, insert, is_constant
 from converters.onnx_names import name_all
 from converters.onnx_passes import drop_unused
 
@@ -34,12 +34,10 @@ def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.M
         weights = [float(np.abs(constant(value)).max()) for value in node.inputs if is_constant(value)]
         fits = all(peak < LARGEST for peak in (*weights, largest[str(node.outputs[0].name)]))
         fits &= all(peak == 0 or peak > SMALLEST for peak in weights)
-        wide = node.op_type in ("GlobalAveragePool", "Shape") or node.outputs[0].is_graph_output()
-        node.meta["half"] = fits and not wide
+        wide = node.op_type == "GlobalAveragePool" or node.outputs[0].is_graph_output()
+        node.meta["half"] = fits and not wide and node.outputs[0].dtype == ir.DataType.FLOAT
     halve(model.graph)
-    proto = ir.to_proto(model)
-    del proto.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    return described(ir.to_proto(model))
 
 
 def halve(graph: ir.Graph) -> None:
@@ -105,7 +103,12 @@ def to_int8(graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric
             nodes_to_exclude=ends,
             extra_options=options,
         )
-        return onnx.load(str(after))
+        quantised = onnx.load(str(after))
+    # The quantiser leaves shapes of tensors that are no more, and signs as the maker.
+    quantised.producer_name, quantised.producer_version = graph.producer_name, graph.producer_version
+    del quantised.metadata_props[:]
+    quantised.metadata_props.extend(graph.metadata_props)
+    return described(quantised)
 
 
 class Calibration(quantization.CalibrationDataReader):

@@ -3,7 +3,17 @@
 import numpy as np
 import onnx_ir as ir
 
-from converters.onnx_graph import GraphError, add_constant, constant, infer_shapes, insert, nodes, sizes
+from converters.onnx_graph import (
+    GraphError,
+    add_constant,
+    constant,
+    infer_shapes,
+    insert,
+    nodes,
+    producer,
+    sizes,
+    source,
+)
 from converters.onnx_passes import resize_scales
 
 TRACED = (128, 160)  # divisible by 32: only TensorFlow's "SAME" then pads unevenly, and no feature map is one pixel
@@ -25,11 +35,12 @@ def generalise(model: ir.Model) -> ir.Model:
         elif pads[:2] != pads[2:]:
             raise GraphError(node, f"pads by {pads}")
     for node in nodes(graph, "Resize"):
-        size = insert(graph, node, "Shape", [images if node.outputs[0] is logits else neighbour(node)], start=2, end=4)
+        # All four sizes: with `axes`, ONNX Runtime takes rows for channels where it turns a quantised graph to NHWC.
+        planes = insert(graph, node, "Shape", [source(node)], start=0, end=2)
+        sides = insert(graph, node, "Shape", [images if node.outputs[0] is logits else neighbour(node)], start=2, end=4)
         node.resize_inputs(4)
         node.replace_input_with(2, None)
-        node.replace_input_with(3, size)
-        node.attributes["axes"] = ir.AttrInt64s("axes", [2, 3])
+        node.replace_input_with(3, insert(graph, node, "Concat", [planes, sides], axis=0))
     graph.sort()  # the neighbour may have come later
     images.shape = ir.Shape(["batch", channels(images), "height", "width"])
     logits.shape = ir.Shape(["batch", channels(logits), "height", "width"])
@@ -55,15 +66,13 @@ def fix_size(model: ir.Model, size: tuple[int, int]) -> ir.Model:
     model = infer_shapes(model)
     graph = model.graph
     for node in nodes(graph, "Resize"):
-        target = node.inputs[3]
+        concat = producer(node.inputs[3])
         node.replace_input_with(
             2, add_constant(graph, "scales", resize_scales(sizes(node.inputs[0]), sizes(node.outputs[0])))
         )
         node.replace_input_with(3, None)
         node.resize_inputs(3)
-        del node.attributes["axes"]
-        if target is not None and (shape := target.producer()):
-            graph.remove(shape, safe=True)
+        graph.remove([concat, *map(producer, concat.inputs)], safe=True)
     for node in (*nodes(graph, "Conv"), *nodes(graph, "MaxPool")):
         if "auto_pad" in node.attributes:
             del node.attributes["auto_pad"]

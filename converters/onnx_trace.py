@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 import deeplab_jax
 from converters import onnx_passes as passes
-from converters.onnx_graph import infer_shapes
+from converters.onnx_graph import described, infer_shapes
 from converters.onnx_layout import channels_first
 from converters.onnx_names import name_all, name_layers
 from converters.onnx_sizes import TRACED, generalise
@@ -69,10 +69,4 @@ def finish(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "deeplab_jax", deeplab_jax.__version__
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
-    proto = ir.to_proto(infer_shapes(model))
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    shapes = [info for info in proto.graph.value_info if info.name not in weights]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(shapes)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    return described(ir.to_proto(model))

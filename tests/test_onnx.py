@@ -28,6 +28,8 @@ from deeplab_jax.architecture import (
     XceptionConfig,
 )
 from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.package import read_package
 from deeplab_jax.models import build_model
 from deeplab_jax.models.layers import Conv
 
@@ -112,6 +114,41 @@ def test_graphs_hold_what_an_expert_would_write(traced):
         assert {value.name for value in proto.graph.value_info} == {*names} - {proto.graph.node[-1].name}
 
 
+def test_lower_precision_takes_any_size(traced, capfd):
+    """ONNX Runtime turns quantised graphs to NHWC, the Resize nodes and what gives their sizes among them."""
+    _, general = traced
+    graph = finish(general, {})
+    images = np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32)
+    pictures = [image[None].transpose(0, 3, 1, 2) for image in images]
+    expected = converter.run(converter.open_session(graph), images)
+    for reduced, closeness in (
+        (onnx_precision.to_float16(graph, pictures), 0.9999),
+        (onnx_precision.to_int8(graph, pictures), 0.95),  # untrained, so no range is used well
+    ):
+        session = converter.open_session(reduced)
+        found = converter.run(session, images)
+        assert closeness < np.corrcoef(found.ravel(), expected.ravel())[0, 1] < 1
+        assert converter.run(session, images[:, :1, :33]).shape == (2, expected.shape[1], 1, 33)
+        assert {value.name for value in reduced.graph.value_info} == {
+            name for node in reduced.graph.node for name in node.output
+        } - {"logits"}
+        assert (reduced.producer_name, list(reduced.metadata_props)) == ("deeplab_jax", [])
+    assert "warn" not in capfd.readouterr().err.lower()
+
+
+def test_layers_of_equal_weights_are_told_apart():
+    """By the order in which they run. All BatchNorms of a new model are equal, and here its convolutions too."""
+    model = build_model(CONFIGS["ResNet that strides last, V3"], rngs=nnx.Rngs(0))
+    model.eval()
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Conv):
+            module.kernel[...] = np.full_like(module.kernel[...], 0.01)
+    names = [node.name for node in trace(model).graph if node.op_type == "Conv"]
+    images = np.random.default_rng(0).normal(size=(1, 49, 65, 3)).astype(np.float32)
+    outputs = layer_outputs(model, lambda model, x: model(x), images)
+    assert names == [name for name in outputs if name in names]
+
+
 def test_loading_prints_no_warning(traced, capfd):
     _, general = traced
     converter.open_session(finish(general, {}))
@@ -163,6 +200,45 @@ def test_a_difference_from_jax_is_refused_and_its_first_layer_named(tiny_package
     with pytest.raises(InputError, match=f"differs from JAX by .* at batch 1 and 97x161, first in {layer}; nothing"):
         converter.export(tiny_package, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def changed(package, folder, change):
+    """The package with a change of its classifier, which runs last."""
+    model = converter.read_source(package).model
+    change(model.classifier)
+    old = read_package(package)
+    jax_backend.save(folder, model, old.classes, old.preprocess)
+    return folder
+
+
+def test_logits_that_are_all_zero_are_equal(tiny_package, tmp_path):
+    def clear(layer):
+        layer.kernel[...], layer.bias[...] = 0 * layer.kernel[...], 0 * layer.bias[...]
+
+    assert converter.export(changed(tiny_package, tmp_path / "zero", clear), tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_logits_that_are_not_finite_are_the_models_fault(tiny_package, tmp_path, value):
+    def spoil_kernel(layer):
+        layer.kernel[...] = jax.numpy.full_like(layer.kernel[...], value)
+
+    source = changed(tiny_package, tmp_path / "spoilt", spoil_kernel)
+    with pytest.raises(InputError, match="model's own logits are not finite, first in classifier: its weights"):
+        converter.export(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lower_precision_is_run_before_it_is_written(float32):
+    broken = onnx.ModelProto()
+    broken.CopyFrom(float32)
+    scale(broken, "classifier", ("weight",), 1e38)
+    scale(broken, "aspp.refine.conv.pointwise", ("weight",), 1e10)
+    with pytest.raises(InputError, match="its logits at batch 1 and 49x65 are not finite; nothing was written"):
+        converter.check_runs(broken, [(49, 65)])
+    with pytest.raises(InputError, match=r"cannot be run: .*; nothing was written"):
+        converter.check_runs(float32, [(97, 161)])
+    converter.check_runs(float32, [(49, 65)])
 
 
 def test_layers_are_recorded_by_path(tiny_package):

@@ -246,7 +246,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tiny_package, tmp_path
     assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"x_mask.png", "x_2_mask.png"}
 
 
-def test_onnx_needs_neither_jax_nor_anything_else(onnx_package):
+def test_onnx_needs_neither_jax_nor_anything_else(onnx_package, tiny_package):
     """A production image carries numpy, OpenCV and ONNX Runtime: nothing more may be imported."""
     program = f"""
         import sys
@@ -260,12 +260,16 @@ def test_onnx_needs_neither_jax_nor_anything_else(onnx_package):
 
         sys.meta_path.insert(0, Refuse())
         import numpy as np
-        from deeplab_jax import AutoModel
+        from deeplab_jax import AutoModel, InputError
         model = AutoModel.from_pretrained({str(onnx_package)!r}, device="cpu")
         result = model(np.zeros((20, 30, 3), np.uint8))[0]
         assert result.segmentation_map.shape == (20, 30)
         assert not {{"jax", "flax"}} & set(sys.modules)
-        print("done")
+        try:
+            AutoModel.from_pretrained({str(tiny_package)!r})
+        except InputError as error:
+            assert "is run by JAX" in str(error)
+            print("done")
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("done", "")

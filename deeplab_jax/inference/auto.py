@@ -170,6 +170,12 @@ class AutoModel:
             from deeplab_jax.inference.backends import trt
 
             return SegmentationModel(package, trt.load(package, device))
-        from deeplab_jax.inference.backends import jax
+        try:
+            from deeplab_jax.inference.backends import jax
+        except ImportError as error:
+            raise InputError(
+                f"{package.folder} is run by JAX, which is not whole here ({error}); install it, or export the package "
+                "to ONNX elsewhere: deeplab export"
+            ) from None
 
         return SegmentationModel(package, jax.load(package, device))

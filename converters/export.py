@@ -94,16 +94,15 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
         reduced = reduce(graph, package, options, symmetric=engine == "tensorrt")
         if options.precision != "float32":
             onnx.check_runs(reduced, onnx.checked_sizes(package, options.dynamic_size))
-        destination = folder if engine == "onnx" else Path(scratch, "onnx")
-        onnx.write(destination, reduced, package, options.dynamic_size)
         if options.data and options.precision != "float32":
-            onnx.write(Path(scratch, "float32"), graph, package, options.dynamic_size)
             report("measuring mIoU", False)
-            before, after = (miou(place, options.data) for place in (Path(scratch, "float32"), destination))
+            before, after = (miou(each, Path(scratch), package, options) for each in (graph, reduced))
             report(
                 f"mIoU of {len(options.data)} pictures: {before:.4f} in float32, {after:.4f} in {options.precision}",
                 True,
             )
+        destination = folder if engine == "onnx" else Path(scratch, "onnx")
+        onnx.write(destination, reduced, package, options.dynamic_size)
         if engine == "tensorrt":
             build_engine(destination, folder, options.batch, report)
 
@@ -138,8 +137,10 @@ def build_engine(source: Path, folder: Path, batch: tuple[int, int, int], report
     report(f"largest difference of the engine from ONNX Runtime: {difference:.1e} of the largest logit", True)
 
 
-def miou(folder: Path, data: Dataset) -> float:
-    return evaluate(AutoModel.from_pretrained(folder), data).miou
+def miou(graph: Any, scratch: Path, package: Package, options: Options) -> float:
+    assert options.data
+    onnx.write(scratch / "measured", graph, package, options.dynamic_size)
+    return evaluate(AutoModel.from_pretrained(scratch / "measured"), options.data).miou
 
 
 def measure(engine: Engine, folder: Path) -> Exported:

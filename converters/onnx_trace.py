@@ -2,6 +2,8 @@
 
 import warnings
 
+import jax._src.core
+import jax.extend.core
 import jax2onnx
 import onnx
 import onnx_ir as ir
@@ -16,6 +18,9 @@ from deeplab_jax.models import DeepLab
 
 OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10
 IR_VERSION = 10
+
+# jax2onnx 0.17.1 looks for it where JAX had it before 0.12.
+jax._src.core.ClosedJaxpr = jax.extend.core.ClosedJaxpr
 
 
 def trace(model: DeepLab) -> ir.Model:

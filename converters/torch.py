@@ -5,7 +5,7 @@ from pathlib import Path
 
 from converters import smp
 from deeplab_jax.architecture import ModelConfig
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import check_vacant, read_package, write_package
 from deeplab_jax.models import DeepLab, presets
@@ -37,7 +37,10 @@ def export(source: Path, out: Path) -> None:
     state_dict = {name: torch.from_numpy(array) for name, array in smp.to_state_dict(model).items()}
 
     def save(folder: Path) -> None:
-        torch.save(state_dict, folder / "weights.pt")
+        try:
+            torch.save(state_dict, folder / "weights.pt")
+        except RuntimeError as error:  # a full disk, mostly
+            raise InputError(f"{out}: the package cannot be written ({first_line(error)})") from None
 
     write_package(out, "torch", package.classes, package.preprocess, save, model_initialization=initialization)
 

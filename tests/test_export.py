@@ -1,6 +1,7 @@
 """`deeplab export`: several engines, precisions, reports and refusals, through the command."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -78,6 +79,26 @@ def test_int8_without_pictures_is_refused(deeplab, tiny_package, tmp_path):
     )
     assert status == 1
     assert "give --calibration or --data.root" in errors
+
+
+def test_data_that_cannot_be_measured_leaves_nothing(deeplab, tiny_package, shapes_folder, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(shapes_folder, data)
+    spoilt = sorted((data / "masks/val").iterdir())[-1]
+    spoilt.write_bytes(b"no picture")
+    status, _, errors = deeplab(
+        "export", tiny_package, "--to", "onnx", "--out", out, "--precision", "float16", "--data.root", data
+    )
+    assert status == 1
+    assert spoilt.name in errors
+    assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(deeplab, tiny_package, tmp_path):
+    (tmp_path / "file").touch()
+    status, printed, errors = deeplab("export", tiny_package, "--to", "onnx", "--out", tmp_path / "file/out")
+    assert (status, printed) == (1, "")
+    assert f"as {tmp_path / 'file'} is no folder to write into" in errors
 
 
 def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):

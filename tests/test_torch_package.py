@@ -1,6 +1,7 @@
 """Torch packages: what the shared API's torch backend builds and loads."""
 
 import json
+import resource
 from dataclasses import replace
 
 import pytest
@@ -95,3 +96,14 @@ def test_what_the_other_library_would_build_differently_is_refused(config, fault
 
 def test_what_training_alone_uses_does_not_matter():
     assert converter.buildable_encoder(replace(USUAL, aspp=replace(USUAL.aspp, dropout=0.0))) == "resnet18"
+
+
+def test_a_full_disk_is_one_line(source, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(InputError, match="out: the package cannot be written"):
+            converter.export(source, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not [*tmp_path.iterdir()]

@@ -11,6 +11,7 @@ It is the folder format of the shared inference API, plus the keys and files tha
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -97,11 +98,14 @@ def write_package(
 
 
 def check_vacant(folder: Path) -> None:
-    """Raises InputError where something is already there."""
+    """Raises InputError where something is already there, or no folder can be made."""
     if folder.resolve() == Path.cwd():
         raise InputError(f"{folder} is the folder you are in; choose an --out below it")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists; remove it or choose another --out")
+    above = next(place for place in folder.absolute().parents if place.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"{folder} cannot be written, as {above} is no folder to write into; choose another --out")
 
 
 def read_package(folder: Path) -> Package:

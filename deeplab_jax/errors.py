@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-
 MOST_MESSAGE = 2000  # characters
 
 

@@ -383,7 +383,7 @@ def swapped_file(good: Path, folder: Path, chance: random.Random) -> str:
             file.symlink_to("/dev/zero")
         case "sparse":
             file.touch()
-            os.truncate(file, 1 << 40)
+            os.truncate(file, 1 << 31)
         case "memory":
             file.symlink_to("/proc/self/mem")
     return f"{file.name}: {what}"

@@ -1,6 +1,7 @@
 """Packages that are too large, that other models are in, or that do not hold together."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -50,7 +51,7 @@ def test_batches_are_cut_to_what_memory_allows(tmp_path):
     folder = pixelwise.write(tmp_path / "p", sized(4096, 4096, max_dynamic_batch_size=1000))
     assert read_package(folder).max_batch == 3
     large = pixelwise.write(tmp_path / "static", pixelwise.told(), (10**6, 3, *pixelwise.SIZE))
-    with pytest.raises(InputError, match="1000000 pictures of 56x40 with 7 planes"):
+    with pytest.raises(InputError, match=r"its input \(1000000, 3, 40, 56\) takes too much memory"):
         AutoModel.from_pretrained(large)
     change(folder, "inference_config.json", **pixelwise.told(None))
     (folder / "class_names.txt").write_text("\n".join(["background", *map(str, range(5000))]))
@@ -115,7 +116,7 @@ def test_graphs_that_give_no_logits_are_refused(tmp_path):
     model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ("n", "h", "w")))
     onnx.save(model, folder / "weights.onnx")
-    with pytest.raises(InputError, match=r"must give floats \(batch, classes, height, width\) first"):
+    with pytest.raises(InputError, match=r"must be logits \(batch, classes, height, width\), not \(\d+, 40, 56\)"):
         AutoModel.from_pretrained(folder)
 
 
@@ -139,3 +140,16 @@ def test_devices_and_providers(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             AutoModel.from_pretrained(folder, **option)
+
+
+@pytest.mark.parametrize("file", ["model_config.json", "inference_config.json", "class_names.txt"])
+@pytest.mark.parametrize("endless", ["/dev/zero", "pipe"])
+def test_files_without_an_end_are_not_read(tmp_path, file, endless):
+    folder = pixelwise.write(tmp_path / "p", pixelwise.told({}))
+    (folder / file).unlink()
+    if endless == "pipe":
+        os.mkfifo(folder / file)
+    else:
+        (folder / file).symlink_to(endless)
+    with pytest.raises(InputError, match=file):
+        read_package(folder)

@@ -1,6 +1,7 @@
 """Packages that are too large, that other models are in, or that do not hold together."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -166,3 +167,16 @@ def test_a_device_of_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     folder = pixelwise.write(tmp_path / "p", pixelwise.told())
     assert AutoModel.from_pretrained(folder, device=torch.device("cpu"))(pictures((33, 47)))
+
+
+@pytest.mark.parametrize("file", ["model_config.json", "inference_config.json", "class_names.txt"])
+@pytest.mark.parametrize("endless", ["/dev/zero", "pipe"])
+def test_files_without_an_end_are_not_read(tmp_path, file, endless):
+    folder = pixelwise.write(tmp_path / "p", pixelwise.told({}))
+    (folder / file).unlink()
+    if endless == "pipe":
+        os.mkfifo(folder / file)
+    else:
+        (folder / file).symlink_to(endless)
+    with pytest.raises(InputError, match=file):
+        read_package(folder)

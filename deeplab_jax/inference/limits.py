@@ -30,6 +30,7 @@ def check_forward(place: Path, size: tuple[int, int], planes: int, batch: int) -
 
 
 def check_text(path: Path) -> None:
-    """Raises InputError for a file too large to be what it should be."""
+    """Raises InputError for a file too large to be what it should be, and for devices and pipes, which never end."""
+    check(path.is_file() or not path.exists(), f"{path} is no file")
     size = path.stat().st_size if path.is_file() else 0
     check(size <= MOST_TEXT, f"{path} has {size} bytes, more than the {MOST_TEXT} that are read")

@@ -161,12 +161,13 @@ def filling(node: Node) -> Tensor:
 
 
 def pad(node: Node, inputs: Sequence[Any]) -> list[Shape]:
-    shape = inputs[0].shape
+    sides = list(inputs[0].shape)
     pads = required(argument(node, inputs, 1, "pads"))
-    axes = argument(node, inputs, 3, "axes") or list(range(len(shape)))
-    sides, rank = list(shape), len(axes)
-    for at, before, after in zip(axes, pads[:rank], pads[rank:], strict=True):
-        sides[axis(at, len(shape))] += before + after
+    axes = argument(node, inputs, 3, "axes") or list(range(len(sides)))
+    most = 1 << 31 if node.attributes.get("mode", b"constant") == b"constant" else min(sides, default=0)
+    fits(all(0 <= width < most for width in pads), f"pads are {pads[:9]}")  # others crash ONNX Runtime 1.22
+    for at, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        sides[axis(at, len(inputs[0].shape))] += before + after
     return [tuple(sides)]
 
 
@@ -177,6 +178,8 @@ def resize(node: Node, inputs: Sequence[Any]) -> list[Shape]:
         scales = inputs[1]
     by_size = sizes is not None and sizes.shape != (0,)
     fits(node.attributes.get("keep_aspect_ratio_policy", b"stretch") == b"stretch", "it keeps the aspect ratio")
+    crop = node.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    fits(not crop, "it crops")  # which crashes ONNX Runtime 1.22 where the region holds no numbers
     numbers = [float(number) for number in value_of(sizes if by_size else scales, "size")]
     fits(all(0 < number < 1 << 31 for number in numbers), f"its size is {numbers[:9]}")
     for at, number in zip(node.attributes.get("axes", range(len(sides))), numbers, strict=True):

@@ -39,15 +39,19 @@ def windows(node: Node, sides: Shape, kernel: Shape) -> Shape:
     rank = len(sides)
     strides, dilations = positive(node, "strides", rank), positive(node, "dilations", rank)
     fits(len(kernel) == rank and all(side > 0 for side in kernel), f"its kernel is {kernel}")
-    if node.attributes.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER"):
+    auto_pad = node.attributes.get("auto_pad", b"NOTSET")
+    if auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
+        fits(node.op not in ("AveragePool", "MaxPool") or set(dilations) <= {1}, "ONNX Runtime forgets its dilations")
         return tuple(-(-side // stride) for side, stride in zip(sides, strides, strict=True))
-    before, after = paddings(node, rank)
+    before, after = paddings(node, rank) if auto_pad == b"NOTSET" else ([0] * rank, [0] * rank)
     spread = [dilation * (side - 1) + 1 for side, dilation in zip(kernel, dilations, strict=True)]
     room = [sum(part) for part in zip(sides, before, after, (-reach for reach in spread), strict=True)]
     fits(all(side >= 0 for side in room), f"the kernel {kernel} is larger than its input {sides}")
-    if flag(node, "ceil_mode"):
-        return tuple(-(-side // stride) + 1 for side, stride in zip(room, strides, strict=True))
-    return tuple(side // stride + 1 for side, stride in zip(room, strides, strict=True))
+    counts = [side // stride + 1 for side, stride in zip(room, strides, strict=True)]
+    if flag(node, "ceil_mode"):  # one more, if it is not all in the padding
+        axes = zip(counts, room, strides, sides, before, strict=True)
+        counts = [n + (left % step > 0 and n * step < side + pad) for n, left, step, side, pad in axes]
+    return tuple(counts)
 
 
 def paddings(node: Node, rank: int) -> tuple[list[int], list[int]]:

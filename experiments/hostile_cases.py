@@ -191,7 +191,7 @@ def odd_picture(chance: random.Random, folder: Path) -> Any:
             return noise.integers(0, 256, (height, width, chance.choice((0, 1, 2, 4, 5))), np.uint8)
         case 3:
             kind = chance.choice((np.float16, np.float32, np.float64, np.longdouble))
-            return (picture * chance.choice((1, 1 / 255, -1, 1e6))).astype(kind)
+            return (picture.astype(np.float64) * chance.choice((1, 1 / 255, -1, 1e6))).astype(kind)
         case 4:
             floats = picture.astype(np.float32)
             floats[: chance.randrange(1, 3)] = chance.choice(REALS)

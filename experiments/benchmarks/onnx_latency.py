@@ -4,7 +4,7 @@
     python experiments/benchmarks/onnx_latency.py [--encoders resnet50 tu-xception65] [--size 512] [--turns 15]
 
 DeepLabV3+ at output stride 16, 21 classes, one picture, ONNX Runtime on two CPU threads. The sessions take turns in one
-process; the ratios are those of their medians.
+process, in a new order each time; the ratios are those of their medians.
 """
 
 import statistics
@@ -37,6 +37,7 @@ def main(
     print("| encoder | TorchScript's exporter | default exporter | ours | ratio to each | int8 | ratio to ours |")
     print("|---|---|---|---|---|---|---|")
     image = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
+    shuffler = np.random.default_rng(0)
     for encoder in encoders:
         engines = sessions(encoder, size, image)
         logits = [run(session, image) for session in engines]
@@ -44,11 +45,11 @@ def main(
             assert np.abs(other - logits[0]).max() <= 1e-4 * np.abs(logits[0]).max()
         times = [[] for _ in engines]
         for turn in range(turns + 1):  # the first is not counted
-            for session, seconds in zip(engines, times, strict=True):
+            for engine in shuffler.permutation(len(engines)):
                 time.sleep(0.05)  # the last session's threads spin for a while
                 start = time.perf_counter()
-                run(session, image)
-                seconds += [time.perf_counter() - start] if turn else []
+                run(engines[engine], image)
+                times[engine] += [time.perf_counter() - start] if turn else []
         script, default, ours, int8 = map(statistics.median, times)
         ratios = f"{ours / script:.3f}, {ours / default:.3f}"
         print(f"| {encoder} | {script:.4f} | {default:.4f} | {ours:.4f} | {ratios} | {int8:.4f} | {int8 / ours:.3f} |")

@@ -5,15 +5,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from converters import onnx, torch
+from converters import onnx, torch, trt
+from converters.trt import Span
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.pictures import read_image
-from deeplab_jax.errors import InputError
+from deeplab_jax.errors import InputError, check
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.inference.package import Package, check_vacant, read_package
@@ -24,6 +26,7 @@ Precision = Literal["float32", "float16", "int8"]
 Report = Callable[[str, bool], None]  # what is being done; or, if True, what was found
 
 CALIBRATION = 64  # pictures, evenly spread: more hardly move the ranges
+COMPARED = 8  # of them, to see what a lower precision changes
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,28 @@ class Options:
     precision: Precision = "float32"  # inside the graph; input and logits are float32
     calibration: "Pictures | None" = None  # that show int8 and float16 how large values become
     data: Dataset | None = None  # labelled, to measure what a lower precision costs
-    batch: tuple[int, int, int] = (1, 1, 8)  # pictures at once in a TensorRT engine: least, usual, most
+    batch: Span | None = None  # pictures at once in a TensorRT engine: least, usual, most
+    height: Span | None = None  # px, of what a TensorRT engine takes with `dynamic_size`
+    width: Span | None = None
+
+    def check(self, engines: set[Engine]) -> None:
+        """Raises InputError for what is asked for but concerns none of the engines, and for what is missing."""
+        graphs, lower = engines - {"torch"}, self.precision != "float32"
+        concern = {
+            "--dynamic-size": (self.dynamic_size, bool(graphs), "--to onnx or tensorrt"),
+            f"--precision {self.precision}": (lower, bool(graphs), "--to onnx or tensorrt"),
+            "--calibration": (self.calibration, lower, "--precision float16 or int8"),
+            "--data.root": (self.data is not None, lower, "--precision float16 or int8"),
+            "--batch": (self.batch, "tensorrt" in engines, "--to tensorrt"),
+            "--height": (self.height, "tensorrt" in engines and self.dynamic_size, "--to tensorrt --dynamic-size"),
+            "--width": (self.width, "tensorrt" in engines and self.dynamic_size, "--to tensorrt --dynamic-size"),
+        }
+        for option, (given, heeded, place) in concern.items():
+            check(not given or heeded, f"{option} does nothing here; it goes with {place}")
+        if self.precision == "int8" and not self.calibration:
+            raise InputError("--precision int8 needs pictures like what it will see: give --calibration or --data.root")
+        if "tensorrt" in engines and self.dynamic_size and not (self.height and self.width):
+            raise InputError("--to tensorrt --dynamic-size needs --height and --width: least, usual and most pixels")
 
 
 @dataclass(frozen=True)
@@ -67,8 +91,7 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     """
     folders: dict[Engine, Path] = {engine: out if len(engines) == 1 else out / engine for engine in engines}
     check_vacant(out)
-    if options.precision == "int8" and not options.calibration and {*folders} - {"torch"}:
-        raise InputError("--precision int8 needs pictures like those it will see: give --calibration or --data.root")
+    options.check({*folders})
     if "tensorrt" in folders:
         from deeplab_jax.inference.backends.trt import check_usable
 
@@ -94,6 +117,9 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
         reduced = reduce(graph, package, options, symmetric=engine == "tensorrt")
         if options.precision != "float32":
             onnx.check_runs(reduced, onnx.checked_sizes(package, options.dynamic_size))
+            inputs = list(islice(network_inputs(package, options), COMPARED))
+            same, of = onnx.agreement(graph, reduced, inputs), "pictures" if options.calibration else "random pictures"
+            report(f"the same class as in float32 on {same:.2%} of the pixels of {len(inputs)} {of}", True)
         if options.data and options.precision != "float32":
             report("measuring mIoU", False)
             before, after = (miou(each, Path(scratch), package, options) for each in (graph, reduced))
@@ -104,7 +130,7 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
         destination = folder if engine == "onnx" else Path(scratch, "onnx")
         onnx.write(destination, reduced, package, options.dynamic_size)
         if engine == "tensorrt":
-            build_engine(destination, folder, options.batch, report)
+            build_engine(destination, folder, options, report)
 
 
 def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> Any:
@@ -113,11 +139,16 @@ def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> A
         return graph
     from converters import onnx_precision
 
-    pictures = options.calibration or noise(package.preprocess.size)
-    inputs = (preprocess(picture, package.preprocess, "rgb")[0][None] for picture in pictures)
+    inputs = network_inputs(package, options)
     if options.precision == "float16":
         return onnx_precision.to_float16(graph, inputs)
     return onnx_precision.to_int8(graph, inputs, symmetric=symmetric)
+
+
+def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
+    """(1, c, h, w) float32, of the calibration pictures or what stands in for them."""
+    for picture in options.calibration or noise(package.preprocess.size):
+        yield preprocess(picture, package.preprocess, "rgb")[0][None]
 
 
 def noise(size: tuple[int, int]) -> list[np.ndarray]:
@@ -126,14 +157,14 @@ def noise(size: tuple[int, int]) -> list[np.ndarray]:
     return [np.zeros((*size, 3), np.uint8), np.full((*size, 3), 255, np.uint8), *random]
 
 
-def build_engine(source: Path, folder: Path, batch: tuple[int, int, int], report: Report) -> None:
+def build_engine(source: Path, folder: Path, options: Options, report: Report) -> None:
     """The TensorRT package of an ONNX package."""
-    from converters import trt
 
     def progress(phase: str, done: int, total: int) -> None:
         report(f"TensorRT: {phase}, {done} of {total}", False)
 
-    difference = trt.export(source, folder, trt.Profile(trt.Span(*batch)), progress)
+    profile = trt.Profile(options.batch or trt.ANY_BATCH, options.height, options.width)
+    difference = trt.export(source, folder, profile, progress)
     report(f"largest difference of the engine from ONNX Runtime: {difference:.1e} of the largest logit", True)
 
 

@@ -99,6 +99,16 @@ def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
         raise InputError(f"the graph in lower precision cannot be run: {why}; nothing was written") from None
 
 
+def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
+    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs."""
+    sessions = [open_session(each) for each in (graph, other)]
+    same = []
+    for planes in inputs:
+        first, second = (session.run(None, {"images": planes})[0].argmax(1) for session in sessions)
+        same.append((first == second).mean())
+    return float(np.mean(same))
+
+
 def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     import onnx
 

@@ -7,6 +7,7 @@ ONNX. Everything that can be said without a GPU is said first; what needs one is
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +113,8 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
         (folder / "trt_config.json").write_text(json.dumps(trt_config(profile.batch), indent=2) + "\n")
         engine = Engine(folder / "engine.plan", Batches(profile.batch.least, profile.batch.most), size)
         counts = (declared[0],) if declared[0] else (1, 3)
-        worst = float(np.max([difference(engine.run, session, count, size) for count in counts]))  # or NaN
+        cases = product(counts, {size, shapes[0][2:]})  # the package's size, and the least
+        worst = float(np.max([difference(engine.run, session, *case) for case in cases]))  # or NaN
         if not worst <= tolerance:
             raise InputError(
                 f"the engine differs from {path} by {worst:.1e} of the largest logit; {out} was not written"

@@ -241,7 +241,9 @@ def export(
     precision: Literal["float32", "float16", "int8"] = "float32",
     calibration: tuple[Path, ...] = (),
     data: ExportData = ExportData(),
-    batch: tuple[int, int, int] = (1, 1, 8),
+    batch: tuple[int, int, int] | None = None,
+    height: tuple[int, int, int] | None = None,
+    width: tuple[int, int, int] | None = None,
 ) -> None:
     """A JAX package to packages for other engines, checked against JAX before they are written.
 
@@ -250,13 +252,15 @@ def export(
         to: the engines; several go into folders of these names in `out`.
         out: the package folder to write.
         dynamic_size: let the graph take pictures of any height and width, not of the package's size alone.
-        precision: inside the graph; input and logits are float32 in all of them. torch: float32.
+        precision: inside the graph; input and logits are float32 in all of them. torch packages stay float32.
         calibration: pictures, or folders of such, that show int8 and float16 how large values become; by default those
             of the data set.
         data: for int8 and float16: labelled pictures to measure mIoU on, before and after.
-        batch: pictures at once that a TensorRT engine takes: least, usual, most.
+        batch: pictures at once that a TensorRT engine takes: least, usual, most; by default 1 1 8.
+        height: in pixels, likewise, of an engine with --dynamic-size.
+        width: likewise.
     """
-    from converters.export import Options, Pictures
+    from converters.export import Options, Pictures, Span
     from converters.export import export as run
     from deeplab_jax.data.formats import open_dataset
     from deeplab_jax.inference.predict import find_pictures
@@ -267,7 +271,8 @@ def export(
     dataset = open_dataset(data.root, data.format, data.split) if data.root else None
     if data.root and not pictures and precision != "float32":
         pictures = Pictures(open_dataset(data.root, data.format, data.calibration_split))
-    options = Options(dynamic_size, precision, pictures, dataset, batch)
+    spans = (Span(*span) if span else None for span in (batch, height, width))
+    options = Options(dynamic_size, precision, pictures, dataset, *spans)
     with console.status("exporting") as status:
 
         def report(step: str, found: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from skimage import exposure
 
 
 @dataclass
@@ -70,9 +71,7 @@ def steps_before(image: np.ndarray, steps: dict[str, Any]) -> np.ndarray:
     if steps.get("grayscale", {}).get("enabled"):
         image = np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)] * 3, axis=2)
     if steps.get("contrast", {}).get("enabled"):
-        image = {"Contrast Stretching": stretch_contrast, "Histogram Equalization": equalize}[
-            steps["contrast"]["type"]
-        ](image)
+        image = raise_contrast(image, steps["contrast"]["type"])
     return image
 
 
@@ -83,20 +82,14 @@ def crop_sides(image: np.ndarray, steps: dict[str, Any]) -> tuple[int, int, int,
     return left, top, right, bottom
 
 
-def stretch_contrast(image: np.ndarray) -> np.ndarray:
-    """As skimage.exposure.rescale_intensity between two percentiles."""
-    low, high = np.percentile(image, 2), np.percentile(image, 98)
-    clipped = np.clip(image, low, high)
-    return ((clipped - low) / (high - low) * 255).astype(np.uint8)
-
-
-def equalize(image: np.ndarray) -> np.ndarray:
-    """As skimage.exposure.equalize_hist of the picture in 0..1."""
+def raise_contrast(image: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "Contrast Stretching":
+        low, high = np.percentile(image, 2), np.percentile(image, 98)
+        return exposure.rescale_intensity(image, in_range=(low, high))
     pixels = image.astype(np.float32) / 255
-    counts, edges = np.histogram(pixels.flatten(), bins=256)
-    share = (counts.cumsum() / float(counts.sum())).astype(np.float32)
-    equal = np.interp(pixels.flat, (edges[1:] + edges[:-1]) / 2, share).reshape(image.shape).astype(np.float32)
-    return (equal * 255).astype(np.uint8)
+    if kind == "Histogram Equalization":
+        return (exposure.equalize_hist(pixels) * 255).astype(np.uint8)
+    return (exposure.equalize_adapthist(pixels, clip_limit=0.03) * 255).astype(np.uint8)
 
 
 def result(

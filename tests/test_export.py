@@ -1,6 +1,7 @@
 """`deeplab export`: several engines, precisions, reports and refusals, through the command."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -34,6 +35,7 @@ def test_int8_is_calibrated_and_measured(deeplab, tiny_package, shapes_folder, t
     )
     assert (status, errors) == (0, "")
     assert "of the largest logit" in printed
+    assert re.search(r"the same class as in float32 on \d+\.\d\d% of the pixels of 8 pictures", printed)
     assert "mIoU of 5 pictures: 0." in printed
     assert " in float32, 0." in printed
     assert "onnx" in printed.splitlines()[-2]
@@ -50,6 +52,7 @@ def test_float16_needs_no_pictures(deeplab, tiny_package, onnx_package, tmp_path
     )
     assert status == 0
     assert "mIoU" not in printed
+    assert re.search(r"on (100\.00|9\d\.\d\d)% of the pixels of 4 random pictures", printed)
     sizes = [(folder / "weights.onnx").stat().st_size for folder in (tmp_path / "out", onnx_package)]
     assert sizes[0] < 0.8 * sizes[1]
     image = pictures((49, 65))[0]
@@ -79,6 +82,27 @@ def test_int8_without_pictures_is_refused(deeplab, tiny_package, tmp_path):
     )
     assert status == 1
     assert "give --calibration or --data.root" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("--to torch --dynamic-size", "--dynamic-size does nothing here; it goes with --to onnx or tensorrt"),
+        ("--to torch --precision float16", "--precision float16 does nothing here"),
+        ("--to onnx --calibration .", "--calibration does nothing here; it goes with --precision float16 or int8"),
+        ("--to onnx --data.root DATA", "--data.root does nothing here; it goes with --precision float16 or int8"),
+        ("--to onnx torch --batch 1 2 4", "--batch does nothing here; it goes with --to tensorrt"),
+        ("--to tensorrt --height 32 64 96", "--height does nothing here; it goes with --to tensorrt --dynamic-size"),
+        ("--to tensorrt --dynamic-size --height 32 64 96", "needs --height and --width"),
+    ],
+)
+def test_what_nothing_would_heed_is_refused(deeplab, tiny_package, shapes_folder, tmp_path, arguments, fault):
+    (tmp_path / "a.png").touch()
+    given = [{"DATA": shapes_folder, ".": tmp_path}.get(word, word) for word in arguments.split()]
+    status, printed, errors = deeplab("export", tiny_package, "--out", tmp_path / "out", *given)
+    assert (status, printed) == (1, "")
+    assert fault in errors
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_that_cannot_be_measured_leaves_nothing(deeplab, tiny_package, shapes_folder, tmp_path):

@@ -52,6 +52,10 @@ def test_weights_come_back_bit_by_bit(tiny_package):
         np.testing.assert_array_equal(array, loaded[name])
 
 
+def test_whoever_may_read_one_file_may_read_all(package):
+    assert len({file.stat().st_mode for file in package.iterdir()}) == 1
+
+
 @pytest.mark.parametrize("name", ["model_config.json", "class_names.txt", "inference_config.json", "weights"])
 def test_a_missing_file_is_named(package, tmp_path, name):
     copy = shutil.copytree(package, tmp_path / "copy")

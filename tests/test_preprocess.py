@@ -16,6 +16,8 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.inference import inference_config
 from deeplab_jax.inference.preprocess import preprocess
 
+pytestmark = pytest.mark.filterwarnings("ignore:This might be a color image")  # scikit-image, which is right
+
 SIZES = [(40, 56), (33, 47), (97, 161), (41, 30), (20, 301), (7, 5)]
 CROP = {"static-crop": {"enabled": True, "x_min": 13, "x_max": 87, "y_min": 0, "y_max": 71}}
 MODES = ["stretch", "letterbox", "letterbox-reflect-edges", "fit-longer-edge", "center-crop"]
@@ -32,6 +34,7 @@ CASES = {
     "grey": ({}, {"grayscale": {"enabled": True}, "auto-orient": {"enabled": True}}),
     "stretched contrast": ({}, {"contrast": {"enabled": True, "type": "Contrast Stretching"}}),
     "equalized": ({}, {**CROP, "contrast": {"enabled": True, "type": "Histogram Equalization"}}),
+    "adaptively equalized": ({}, {"contrast": {"enabled": True, "type": "Adaptive Equalization"}}),
     "disabled": ({}, {name: {**CROP["static-crop"], "enabled": False} for name in ("static-crop", "grayscale")}),
     "every size": ({"training_input_size": None, "dynamic_spatial_size_mode": {"type": "any-size"}}, {}),
 }

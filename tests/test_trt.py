@@ -287,6 +287,14 @@ def test_a_graph_of_a_fixed_batch_makes_an_engine_of_that_batch(fakes, tmp_path)
     np.testing.assert_array_equal(trt.load(read_package(out), None)(pictures(3)), expected(pictures(3)))
 
 
+def test_an_engine_for_many_sizes_is_checked_at_the_least_too(fakes, tmp_path):
+    source = onnx_package(tmp_path / "onnx", images="float[batch,3,h,w] images", logits="float[batch,2,h,w] logits")
+    export(source, tmp_path / "out", Profile(UP_TO_8, Span(2, 4, 8), Span(3, 6, 9)), say_nothing)
+    assert fakes.networks[0].config.profile.shapes == ((1, 3, 2, 3), (1, 3, 4, 6), (8, 3, 8, 9))
+    assert {*fakes.shapes} == {(1, 3, *SIZE), (3, 3, *SIZE), (1, 3, 2, 3), (3, 3, 2, 3)}
+    np.testing.assert_array_equal(trt.load(read_package(tmp_path / "out"), None)(pictures(3)), expected(pictures(3)))
+
+
 def test_faults_are_named_before_a_gpu_is_asked_for(monkeypatch, source, tmp_path):
     for name in ("tensorrt", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -14,6 +14,7 @@ def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
     Raises:
         InputError: where there is neither, or the name leads out of that directory.
     """
+    check(isinstance(name, (str, os.PathLike)), f"the package must be a folder or a name, not {name!r}")
     directory = model_directory or os.environ.get(VARIABLE)
     try:
         if Path(name).is_dir():

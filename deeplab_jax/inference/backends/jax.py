@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import safetensors
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.config import PreprocessConfig, load_json, save_json
@@ -94,9 +94,9 @@ def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessC
 
     def write_weights(folder: Path) -> None:
         save_json(model.config, folder / "architecture.json")
-        try:
-            save_file(to_arrays(model), folder / "weights.safetensors")
-        except safetensors.SafetensorError as error:  # a full disk, mostly
+        try:  # not with save_file, whose file is for its owner alone
+            (folder / "weights.safetensors").write_bytes(to_bytes(to_arrays(model)))
+        except OSError as error:  # a full disk, mostly
             raise InputError(f"{folder.parent.parent}: the package cannot be written ({error})") from None
 
     write_package(folder, "jax", with_background(classes), preprocess, write_weights)

@@ -113,7 +113,8 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
         (folder / "trt_config.json").write_text(json.dumps(trt_config(profile.batch), indent=2) + "\n")
         engine = Engine(folder / "engine.plan", Batches(profile.batch.least, profile.batch.most), size)
         counts = (declared[0],) if declared[0] else (1, 3)
-        cases = product(counts, {size, shapes[0][2:]})  # the package's size, and the least
+        *_, height, width = shapes[0]
+        cases = product(counts, {size, (height, width)})  # the package's size, and the least
         worst = float(np.max([difference(engine.run, session, *case) for case in cases]))  # or NaN
         if not worst <= tolerance:
             raise InputError(

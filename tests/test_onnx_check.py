@@ -59,6 +59,9 @@ def case(op, *inputs, outputs=1, **attributes):
 CASES = [
     case("Relu", IMAGE),
     case("Clip", IMAGE, np.float32(0), np.float32(1)),
+    case("Clip", GRID, np.int64(5), np.int64(9)),
+    case("Clip", GRID, None, np.int64(9)),
+    case("Clip", GRID),
     case("Cast", IMAGE, to=7),
     case("Cast", GRID, to=1),
     case("Softmax", IMAGE, axis=1),
@@ -80,6 +83,8 @@ CASES = [
     case("Neg", GRID),
     case("Abs", -GRID),
     case("BatchNormalization", IMAGE, *[np.ones(6, np.float32)] * 4),
+    case("LayerNormalization", IMAGE, *[np.ones(7, np.float32)] * 2),
+    case("LayerNormalization", IMAGE, np.ones((9, 7), np.float32), axis=2),
     case("Conv", IMAGE, KERNEL, group=2),
     case("Conv", IMAGE, KERNEL, np.ones(4, np.float32), group=2, strides=[2, 1], pads=[1, 0, 2, 1]),
     case("Conv", IMAGE, KERNEL, group=2, dilations=[2, 3], pads=[4, 3, 4, 3]),

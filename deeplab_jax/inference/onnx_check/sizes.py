@@ -96,6 +96,7 @@ RULES: dict[str, Rule] = {
     **rules(windows.convolution, "Conv QLinearConv"),
     **rules(windows.pool, "AveragePool MaxPool"),
     **rules(windows.global_pool, "GlobalAveragePool GlobalMaxPool"),
+    "LayerNormalization": windows.layer_norm,
     "MatMul": windows.matmul,
     "Gemm": windows.gemm,
     "Einsum": windows.einsum,

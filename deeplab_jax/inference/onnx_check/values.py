@@ -70,6 +70,16 @@ def cast(node: Node, inputs: Sequence[Any], shape: Shape) -> Any:
     return inputs[0].value.astype(NUMPY_TYPES[node.attributes["to"]])
 
 
+def clip(node: Node, inputs: Sequence[Any], shape: Shape) -> Any:
+    """Its bounds are attributes in older opsets and inputs in newer ones; either may be left out."""
+    value = inputs[0].value
+    for place, name, bounded in ((1, "min", np.maximum), (2, "max", np.minimum)):
+        given = inputs[place] if place < len(inputs) else None
+        bound = node.attributes.get(name) if given is None else given.value
+        value = value if bound is None else bounded(value, bound)
+    return value
+
+
 def gather(node: Node, inputs: Sequence[Any], shape: Shape) -> Any:
     return np.take(inputs[0].value, inputs[1].value.astype(np.int64), node.attributes.get("axis", 0))
 
@@ -91,6 +101,7 @@ VALUES: dict[str, Callable[[Node, Sequence[Any], Shape], Any]] = {
     "Add": of_values(np.add),
     "Cast": cast,
     "Ceil": of_values(np.ceil),
+    "Clip": clip,
     "Concat": concatenate,
     "Constant": lambda node, inputs, shape: constant_tensor(node).value,
     "ConstantOfShape": lambda node, inputs, shape: np.full(shape, filling(node).value),

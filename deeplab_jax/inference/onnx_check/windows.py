@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.inference.onnx_check.graph import Node, Shape, fits, flag, positive
+from deeplab_jax.inference.onnx_check.graph import Node, Shape, axis, fits, flag, positive
 
 
 def per_channel(node: Node, inputs: Sequence[Any]) -> list[Shape]:
@@ -15,6 +15,15 @@ def per_channel(node: Node, inputs: Sequence[Any]) -> list[Shape]:
     fits(not flag(node, "training_mode"), "it trains")
     fits(all(tensor.shape == (channels,) for tensor in inputs[1:]), f"its weights are not {channels} each")
     return [inputs[0].shape]
+
+
+def layer_norm(node: Node, inputs: Sequence[Any]) -> list[Shape]:
+    """A normalisation over all sides from an axis on, whose other inputs have their shape."""
+    shape = inputs[0].shape
+    normalised = shape[axis(node.attributes.get("axis", -1), len(shape)) :]
+    fits(len(node.outputs) == 1, "it gives means and deviations too")
+    fits(all(tensor.shape == normalised for tensor in inputs[1:]), f"its weights are not {normalised} each")
+    return [shape]
 
 
 def convolution(node: Node, inputs: Sequence[Any]) -> list[Shape]:

@@ -168,6 +168,13 @@ def test_shapes_types_and_values_are_those_of_onnx_runtime(op, arrays, outputs, 
     assert found[0].value is not None or arrays[0] is IMAGE or op in ("MatMul", "Gemm", "DequantizeLinear", "Squeeze")
 
 
+def test_older_operators_have_their_bounds_as_attributes():
+    clip = Reader(Path()).node(memoryview(node("Clip", ["i"], ["o"], min=-1.0, max=2.0).SerializeToString()))
+    values = np.array([-3, 0, 5], np.float32)
+    (found,), _ = results_of(clip, [Tensor(TensorProto.FLOAT, values.shape, values)])
+    np.testing.assert_array_equal(found.value, np.array([-1, 0, 2], np.float32))
+
+
 def test_every_rule_is_tried():
     """But those that are the same function for another operator."""
     tried = {RULES[parameters.values[0]] for parameters in CASES}

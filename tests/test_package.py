@@ -56,6 +56,17 @@ def test_whoever_may_read_one_file_may_read_all(package):
     assert len({file.stat().st_mode for file in package.iterdir()}) == 1
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", " \n\n\t"])
+def test_a_name_ends_with_its_line_alone(onnx_package, tmp_path, end):
+    """Were one name taken for two, a model without a logit for the background would fit, and all ids be wrong."""
+    copy, names = (
+        shutil.copytree(onnx_package, tmp_path / "copy"),
+        ("background", "a\u2028b", "c\x85", "d\x0ce", "f\x1cg"),
+    )
+    (copy / "class_names.txt").write_text("\ufeff" + end.join(names) + end, "utf-8", newline="")
+    assert read_package(copy).classes.names == ("background", "a\u2028b", "c", "d\x0ce", "f\x1cg")
+
+
 @pytest.mark.parametrize("name", ["model_config.json", "class_names.txt", "inference_config.json", "weights"])
 def test_a_missing_file_is_named(package, tmp_path, name):
     copy = shutil.copytree(package, tmp_path / "copy")

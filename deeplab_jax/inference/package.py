@@ -87,7 +87,7 @@ def write_package(
         write_weights(new)
         _write_json(new / "model_config.json", {**KIND, "backend_type": backend})
         _write_json(new / "inference_config.json", inference_config.write(classes, preprocess, **settings))
-        (new / "class_names.txt").write_text("\n".join(classes.names) + "\n")
+        (new / "class_names.txt").write_text("\n".join(classes.names) + "\n", "utf-8")
         try:
             if folder.exists():
                 folder.rename(old)
@@ -157,7 +157,8 @@ def _backend(folder: Path) -> str:
 def _class_names(path: Path) -> tuple[str, ...]:
     check_text(path)
     try:
-        names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines, which knows rarer ends of lines
+        names = tuple(line.strip() for line in lines if line.strip())
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a readable UTF-8 text file: {error}") from None
     some = len(names) >= 2 and has_background(names)

@@ -197,6 +197,11 @@ def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, monkeypa
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         jax_backend.keep_compilations()
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "deeplab_jax")
+        jax.config.update("jax_compilation_cache_dir", None)
+        (tmp_path / "no-folder").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-folder"))
+        jax_backend.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 

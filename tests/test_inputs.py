@@ -37,7 +37,7 @@ def exif(orientation):
 def test_all_kinds_of_pictures_are_the_same_pixels(tmp_path):
     alpha = np.full((*BGR.shape[:2], 1), 77, np.uint8)
     arrays = [BGR, np.dstack([BGR, alpha]), BGR.astype(np.uint16) * 257, BGR.astype(">u2") * 257, jnp.asarray(BGR)]
-    floats = [BGR.astype(kind) for kind in (np.float16, np.float32, np.float64)]
+    floats = [*(BGR.astype(kind) for kind in (np.float16, np.float32, np.float64)), jnp.asarray(BGR, jnp.bfloat16)]
     pillow = [Image.fromarray(RGB), Image.fromarray(np.dstack([RGB, alpha])), *files(tmp_path)]
     for image in [*arrays, *floats, *pillow]:
         pixels, order = as_pixels(image, None)

@@ -43,7 +43,7 @@ def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[np.ndarray,
     if is_a(image, "torch", "Tensor"):
         return as_levels(tensor_pixels(image)), color_format or "rgb"
     if is_a(image, "jax", "Array"):
-        image = np.asarray(image)
+        image = np.asarray(image, np.float32 if image.dtype.name == "bfloat16" else None)
     if not isinstance(image, np.ndarray):
         raise InputError(f"a picture must be {KINDS}, not {type(image).__name__}; for several give a list of them")
     return as_levels(np.asarray(image)), color_format or "bgr"  # without what a subclass does otherwise

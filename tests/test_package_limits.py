@@ -139,8 +139,10 @@ def test_devices_and_providers(tmp_path):
         ({"providers": ["MoonExecutionProvider"]}, "ONNX Runtime here has no MoonExecutionProvider"),
         ({"providers": "CPUExecutionProvider"}, "must be a list of names, or of pairs"),
         ({"providers": [("CPUExecutionProvider",)]}, "must be a list of names, or of pairs"),
-        ({"threads": 0}, "threads=0 must be 1 to 1024"),
-        ({"threads": 10**6}, "threads=1000000 must be 1 to 1024"),
+        ({"providers": []}, "must be a list of names, or of pairs"),
+        ({"threads": 0}, "threads=0 must be a whole number, 1 to 1024"),
+        ({"threads": True}, "threads=True must be a whole number, 1 to 1024"),
+        ({"threads": 10**6}, "threads=1000000 must be a whole number, 1 to 1024"),
     ]:
         with pytest.raises(InputError, match=message):
             AutoModel.from_pretrained(folder, **option)

@@ -61,7 +61,7 @@ class SegmentationModel:
             InputError: for anything that is no such picture or no probability.
         """
         threshold, pictures = as_threshold(confidence), as_list(images)
-        known = input_color_format in list(COLOR_FORMATS)  # not in the dictionary: it may be of any kind
+        known = isinstance(input_color_format, str | None) and input_color_format in COLOR_FORMATS
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
         color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch

@@ -20,7 +20,7 @@ def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
         if Path(name).is_dir():
             return Path(name)
         root = Path(directory).resolve() if directory else None
-    except (OSError, ValueError) as error:  # ValueError: a null byte
+    except (OSError, ValueError, TypeError) as error:  # ValueError: a null byte; TypeError: a directory that is no path
         raise InputError(f"the package {str(name)!r} cannot be looked up: {error}") from None
     if root is None:
         raise InputError(

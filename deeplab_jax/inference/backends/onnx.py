@@ -29,8 +29,8 @@ def load(
     names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     absent = [name for name in names if name not in available]
     check(not absent, f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
-    some = threads is None or (isinstance(threads, int) and 1 <= threads <= MOST_THREADS)
-    check(some, f"threads={threads!r} must be 1 to {MOST_THREADS}")
+    some = threads is None or (type(threads) is int and 1 <= threads <= MOST_THREADS)
+    check(some, f"threads={threads!r} must be a whole number, 1 to {MOST_THREADS}")
     check_onnx_file(path, (package.max_batch, package.preprocess.channels, *package.preprocess.size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -66,7 +66,7 @@ def checked_providers(providers: Any) -> list[Any]:
     """Raises InputError for what are no names, or pairs of a name and options."""
     listed = isinstance(providers, (list, tuple))
     kinds = (([type(part) for part in p] if isinstance(p, tuple) else type(p)) for p in providers) if listed else ()
-    right = listed and all(kind in (str, [str, dict]) for kind in kinds)
+    right = listed and len(providers) > 0 and all(kind in (str, [str, dict]) for kind in kinds)
     check(right, f"providers={providers!r} must be a list of names, or of pairs (name, dictionary of options)")
     return list(providers)
 

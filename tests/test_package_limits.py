@@ -37,6 +37,8 @@ def sized(height, width, **forward_pass):
         (pixelwise.told({"scaling_factor": -1}), "scaling_factor=-1.0 must be positive"),
         (pixelwise.told({"input_channels": 4}), "input_channels must be 1 or 3, not 4"),
         (pixelwise.told({"training_input_size": None}), "training_input_size: must be of type dict"),
+        (pixelwise.told({"scaling_factor": 1e-300}), "beyond float32's range"),
+        (pixelwise.told({"normalization": [[1e30], [1]]}), "beyond float32's range"),
         (pixelwise.told(steps={"static-crop": {"enabled": True, "x_min": 0}}), "static_crop"),
         (pixelwise.told(steps={"grayscale": {}, "static-crop": {"enabled": 1}}), "enabled: must be of type bool"),
     ],

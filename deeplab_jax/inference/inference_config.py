@@ -21,6 +21,7 @@ from deeplab_jax.data.classes import Classes, Colour
 from deeplab_jax.errors import InputError, check
 
 MAX_BATCH = 8  # pictures in one forward pass
+FARTHEST = 1e6  # mean, and inverse of a deviation, of pictures in 0..1
 # How the shared API runs packages of engines that take one size only.
 STANDS_FOR = {"letterbox-reflect-edges": "letterbox", "fit-longer-edge": "letterbox"}
 
@@ -133,7 +134,10 @@ def _normalization(path: Path, network_input: dict[str, Any], channels: int) -> 
     )
     fits = len(lists) == 2 and all(len(values) in (1, channels) for values in lists)
     check(fits, f"{path}: normalization must be two lists of {channels} values, means and deviations, not {lists!r}")
-    return [[value * (scale / 255) for value in (values if len(values) == 3 else 3 * values)] for values in lists]
+    means, deviations = ([value * (scale / 255) for value in values * (3 // len(values))] for values in lists)
+    beyond = any(abs(mean) > FARTHEST for mean in means) or any(0 < d < 1 / FARTHEST for d in deviations)
+    check(not beyond, f"{path}: pictures divided by {scale:g} and normalized by {lists!r} are beyond float32's range")
+    return [means, deviations]
 
 
 def _read_steps(path: Path, document: dict[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def test_grey_pictures_have_three_equal_channels():
         (np.full((4, 4, 3), -1.0), "clip or scale it"),
         (np.full((4, 4, 3), 0.5), "this one ends at 0.5, multiply it by 255"),
         (np.broadcast_to(np.uint8(0), (30_000, 30_000, 3)), "more pixels than one of 8192x8192"),
+        (np.broadcast_to(np.uint8(0), (2**16 + 1, 1, 3)), "1x65537 has a side of more than 65536 pixels"),
         ("absent.jpg", r"absent\.jpg does not exist"),
         (Image.new("I", (4, 4)), "not int32"),
         (b"bytes", "must be a numpy array, a torch tensor, a PIL picture or the path of a file, not bytes"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from deeplab_jax.errors import check
 
 MOST_PIXELS = 2**26  # of a picture; its result takes 12 bytes a pixel, and what leads to it as much again
+MOST_SIDE = 2**16  # of a picture, likewise: what is worked on at a time are whole rows of all classes
 MOST_BYTES = 3 * 2**29  # of network input and logits in one forward pass
 MOST_CLASSES = 4096
 MOST_TEXT = 2**22  # bytes of a JSON or text file in a package
@@ -15,6 +16,8 @@ def check_picture(height: int, width: int) -> None:
     side = int(MOST_PIXELS**0.5)
     too_large = f"a picture of {width}x{height} has more pixels than one of {side}x{side}, the most that is taken"
     check(height * width <= MOST_PIXELS, f"{too_large}; cut it up")
+    too_long = f"a picture of {width}x{height} has a side of more than {MOST_SIDE} pixels, the most that is taken"
+    check(max(height, width) <= MOST_SIDE, f"{too_long}; cut it up")
 
 
 def picture_bytes(size: tuple[int, int], planes: int) -> int:

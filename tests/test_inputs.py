@@ -1,5 +1,6 @@
 """What AutoModel takes for a picture, and what it refuses."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -109,6 +110,13 @@ def test_large_files_are_refused_before_they_are_decoded(tmp_path):
     Image.new("L", (10_000, 7_000)).save(tmp_path / "large.png")
     with pytest.raises(InputError, match=r"large\.png has more than 67108864 pixels"):
         as_pixels(tmp_path / "large.png", None)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(InputError, match="is no file"):
+            as_pixels(path, None)
 
 
 @pytest.fixture(scope="module")

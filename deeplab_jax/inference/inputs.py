@@ -3,6 +3,7 @@
 Nothing but numpy is imported for it: who hands in a tensor has imported PyTorch.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def is_a(value: Any, module: str, name: str) -> bool:
 
 
 def file_pixels(path: Path) -> np.ndarray:
+    check(os.path.isfile(path) or not os.path.exists(path), f"{path} is no file")  # but a folder, or a pipe to wait for
     try:
         from deeplab_jax.data.pictures import read_image
     except ImportError:

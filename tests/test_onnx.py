@@ -1,6 +1,7 @@
 """ONNX graphs of whole models: equal to JAX at any size, tidy, named, described; and in lower precision."""
 
 import json
+import resource
 from collections import Counter
 from dataclasses import replace
 
@@ -284,6 +285,17 @@ def test_a_dynamic_package_says_so(tiny_package, tmp_path):
 @pytest.fixture(scope="module")
 def float32(onnx_package):
     return onnx.load(onnx_package / "weights.onnx")
+
+
+def test_a_full_disk_is_one_line(float32, tiny_package, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(InputError, match=r"out: the package cannot be written .*File too large"):
+            converter.write(tmp_path / "out", float32, read_package(tiny_package), False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.fixture(scope="module")

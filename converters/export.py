@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converters import onnx, torch, trt
+from converters.source import read_source
 from converters.trt import Span
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.pictures import read_image
@@ -38,6 +39,10 @@ class Options:
     batch: Span | None = None  # pictures at once in a TensorRT engine: least, usual, most
     height: Span | None = None  # px, of what a TensorRT engine takes with `dynamic_size`
     width: Span | None = None
+
+    @property
+    def profile(self) -> trt.Profile:
+        return trt.Profile(self.batch or trt.ANY_BATCH, self.height, self.width)
 
     def check(self, engines: set[Engine]) -> None:
         """Raises InputError for what is asked for but concerns none of the engines, and for what is missing."""
@@ -92,20 +97,26 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     folders: dict[Engine, Path] = {engine: out if len(engines) == 1 else out / engine for engine in engines}
     check_vacant(out)
     options.check({*folders})
+    graphs = {*folders} - {"torch"}
+    if graphs:
+        onnx.check_installed()
+    read = read_source(source)
     if "tensorrt" in folders:
         from deeplab_jax.inference.backends.trt import check_usable
 
+        sides = (None, None) if options.dynamic_size else read.size
+        options.profile.shapes((None, 3, *sides), read.size)
         check_usable("exporting to TensorRT")
-    if "torch" in folders:  # first: it refuses most, and at once
-        torch.export(source, folders["torch"])
-    if {*folders} - {"torch"}:
-        read = onnx.read_source(source)
+    ready = torch.prepare(read) if "torch" in folders else None  # it refuses most, and at once
+    if graphs:
         report("tracing the model and comparing the graph with JAX", False)
         graph, difference = onnx.build(read, options.dynamic_size)
         report(f"largest difference from JAX: {difference:.1e} of the largest logit", True)
         for engine, folder in folders.items():
             if engine != "torch":
                 write(engine, folder, graph, read.package, options, report)
+    if ready:
+        torch.write(folders["torch"], ready)
     return [measure(engine, folder) for engine, folder in folders.items()]
 
 
@@ -163,8 +174,7 @@ def build_engine(source: Path, folder: Path, options: Options, report: Report) -
     def progress(phase: str, done: int, total: int) -> None:
         report(f"TensorRT: {phase}, {done} of {total}", False)
 
-    profile = trt.Profile(options.batch or trt.ANY_BATCH, options.height, options.width)
-    difference = trt.export(source, folder, profile, progress)
+    difference = trt.export(source, folder, options.profile, progress)
     report(f"largest difference of the engine from ONNX Runtime: {difference:.1e} of the largest logit", True)
 
 

@@ -1,8 +1,6 @@
 """JAX packages to ONNX packages: float32 NCHW, any batch size, checked against JAX before they are written."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ from flax import nnx
 
 import deeplab_jax
 from converters.layers import first_difference
+from converters.source import Source, read_source
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError, first_line
-from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.package import Package, check_vacant, read_package, write_package
+from deeplab_jax.inference.package import Package, check_vacant, write_package
 from deeplab_jax.models import DeepLab
 
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by some 1e-6
@@ -24,29 +22,13 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # of a largest logit, where all of 
 ODD_SIZE = (97, 161)  # at which every graph is checked before it is fixed to a size
 
 
-@dataclass(frozen=True)
-class Source:
-    """A JAX package that is exported."""
-
-    package: Package
-    model: DeepLab
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.package.preprocess.size
-
-
-def read_source(folder: Path) -> Source:
-    """Raises InputError where it is no JAX package, or what exporting needs is not installed."""
+def check_installed() -> None:
+    """Raises InputError unless what exporting needs is."""
     try:
         import jax2onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError:
         raise InputError("exporting to ONNX needs more packages: pip install 'deeplab_jax[onnx]'") from None
-    package = read_package(folder)
-    if package.backend != "jax":
-        raise InputError(f"{folder} is an {package.backend} package; export starts from a JAX package")
-    return Source(package, jax_backend.load_model(folder))
 
 
 def export(source: Path, out: Path, *, dynamic_size: bool = False) -> float:
@@ -56,13 +38,14 @@ def export(source: Path, out: Path, *, dynamic_size: bool = False) -> float:
         InputError: where `source` is no JAX package, the extra is not installed, or ONNX Runtime and JAX differ.
     """
     check_vacant(out)
+    check_installed()
     read = read_source(source)
     graph, worst = build(read, dynamic_size)
     write(out, graph, read.package, dynamic_size)
     return worst
 
 
-def build(source: Source, dynamic_size: bool, progress: Callable[[str], None] = lambda step: None) -> tuple[Any, float]:
+def build(source: Source, dynamic_size: bool) -> tuple[Any, float]:
     """The checked `onnx.ModelProto`, and its largest difference from JAX over the largest logit.
 
     Raises InputError that names the first layer that differs, where the logits do.
@@ -70,11 +53,9 @@ def build(source: Source, dynamic_size: bool, progress: Callable[[str], None] = 
     from converters.onnx_sizes import fix_size
     from converters.onnx_trace import finish, trace
 
-    progress("tracing")
     general = trace(source.model)
     metadata = describe(source.package.classes, source.package.preprocess)
     graph = finish(general if dynamic_size else fix_size(general, source.size), metadata)
-    progress("comparing with JAX")
     if not dynamic_size:
         check(source.model, finish(general, metadata), ODD_SIZE, (1,))
     return graph, max(check(source.model, graph, size, (1, 3)) for size in checked_sizes(source.package, dynamic_size))
@@ -104,16 +85,24 @@ def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
     sessions = [open_session(each) for each in (graph, other)]
     same = []
     for planes in inputs:
-        first, second = (session.run(None, {"images": planes})[0].argmax(1) for session in sessions)
+        first, second = (class_ids(session.run(None, {"images": planes})[0]) for session in sessions)
         same.append((first == second).mean())
     return float(np.mean(same))
+
+
+def class_ids(logits: np.ndarray) -> np.ndarray:
+    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether it is more probable than not."""
+    return logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     import onnx
 
     def save(folder: Path) -> None:
-        onnx.save(graph, str(folder / "weights.onnx"))
+        try:
+            onnx.save(graph, str(folder / "weights.onnx"))
+        except OSError as error:  # a full disk, mostly
+            raise InputError(f"{out}: the package cannot be written ({error})") from None
 
     write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 

@@ -1,33 +1,37 @@
 """JAX packages to torch packages: the state dict of segmentation_models_pytorch's DeepLabV3Plus, for the shared API."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from converters import smp
+from converters.source import Source
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError, first_line
-from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.package import check_vacant, read_package, write_package
+from deeplab_jax.inference.package import Package, write_package
 from deeplab_jax.models import DeepLab, presets
 from deeplab_jax.models.weights import from_arrays, to_arrays
 
 
-def export(source: Path, out: Path) -> None:
-    """Writes the JAX package `source` as a torch package, every tensor bit by bit.
+@dataclass(frozen=True)
+class Ready:
+    """What a torch package will hold."""
 
-    Raises:
-        InputError: where `source` is no JAX package, PyTorch is not installed, or the shared API's torch backend, which
-            builds `DeepLabV3Plus` with its defaults, cannot build such a model.
+    package: Package
+    initialization: dict[str, Any]  # what the shared API builds the model with
+    state_dict: dict[str, Any]  # PyTorch tensors
+
+
+def prepare(source: Source) -> Ready:
+    """Raises InputError where PyTorch is missing, or the shared API's torch backend cannot build such a model.
+
+    It builds `DeepLabV3Plus` with its defaults.
     """
     try:
         import torch
     except ImportError:
         raise InputError("exporting to PyTorch needs PyTorch: pip install 'deeplab_jax[port]'") from None
-    check_vacant(out)
-    package = read_package(source)
-    if package.backend != "jax":
-        raise InputError(f"{source} is an {package.backend} package; export starts from a JAX package")
-    model = without_auxiliary(jax_backend.load_model(source))
+    model = without_auxiliary(source.model)
     config = model.config
     initialization = {
         "classes": config.num_classes,
@@ -35,14 +39,21 @@ def export(source: Path, out: Path) -> None:
         "encoder_name": buildable_encoder(config),
     }
     state_dict = {name: torch.from_numpy(array) for name, array in smp.to_state_dict(model).items()}
+    return Ready(source.package, initialization, state_dict)
+
+
+def write(out: Path, ready: Ready) -> None:
+    """Writes the package, every tensor bit by bit."""
+    import torch
 
     def save(folder: Path) -> None:
         try:
-            torch.save(state_dict, folder / "weights.pt")
+            torch.save(ready.state_dict, folder / "weights.pt")
         except RuntimeError as error:  # a full disk, mostly
             raise InputError(f"{out}: the package cannot be written ({first_line(error)})") from None
 
-    write_package(out, "torch", package.classes, package.preprocess, save, model_initialization=initialization)
+    package = ready.package
+    write_package(out, "torch", package.classes, package.preprocess, save, model_initialization=ready.initialization)
 
 
 def without_auxiliary(model: DeepLab) -> DeepLab:

@@ -267,6 +267,8 @@ def export(
 
     if not to:
         raise InputError("--to needs at least one engine: onnx, tensorrt, torch")
+    if data.root is None and data != ExportData():
+        raise InputError("--data.format, --data.split and --data.calibration-split do nothing without --data.root")
     pictures = Pictures(find_pictures(calibration)) if calibration else None
     dataset = open_dataset(data.root, data.format, data.split) if data.root else None
     if data.root and not pictures and precision != "float32":

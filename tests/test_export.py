@@ -94,6 +94,8 @@ def test_int8_without_pictures_is_refused(deeplab, tiny_package, tmp_path):
         ("--to onnx torch --batch 1 2 4", "--batch does nothing here; it goes with --to tensorrt"),
         ("--to tensorrt --height 32 64 96", "--height does nothing here; it goes with --to tensorrt --dynamic-size"),
         ("--to tensorrt --dynamic-size --height 32 64 96", "needs --height and --width"),
+        ("--to onnx tensorrt --batch 4 2 1", "batch (4, 2, 1) must rise"),
+        ("--to onnx --precision float16 --data.split test", "do nothing without --data.root"),
     ],
 )
 def test_what_nothing_would_heed_is_refused(deeplab, tiny_package, shapes_folder, tmp_path, arguments, fault):

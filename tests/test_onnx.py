@@ -1,6 +1,7 @@
 """ONNX graphs of whole models: equal to JAX at any size, tidy, named, described; and in lower precision."""
 
 import json
+import resource
 from collections import Counter
 from dataclasses import replace
 
@@ -9,14 +10,15 @@ import numpy as np
 import onnx
 import pytest
 from flax import nnx
-from onnx import numpy_helper
+from onnx import numpy_helper, parser
 
 from conftest import randomise_statistics
 from converters import onnx as converter
 from converters import onnx_precision
-from converters.layers import layer_outputs
+from converters.layers import first_difference, layer_outputs
 from converters.onnx_sizes import fix_size
 from converters.onnx_trace import finish, trace
+from converters.trt_check import faults
 from deeplab_jax import AutoModel
 from deeplab_jax.architecture import (
     ASPPConfig,
@@ -121,10 +123,12 @@ def test_lower_precision_takes_any_size(traced, capfd):
     images = np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32)
     pictures = [image[None].transpose(0, 3, 1, 2) for image in images]
     expected = converter.run(converter.open_session(graph), images)
-    for reduced, closeness in (
-        (onnx_precision.to_float16(graph, pictures), 0.9999),
-        (onnx_precision.to_int8(graph, pictures), 0.95),  # untrained, so no range is used well
+    for reduced, closeness, for_tensorrt in (
+        (onnx_precision.to_float16(graph, pictures), 0.9999, True),
+        (onnx_precision.to_int8(graph, pictures), 0.95, False),  # untrained, so no range is used well
+        (onnx_precision.to_int8(graph, pictures, symmetric=True), 0.85, True),
     ):
+        assert not (for_tensorrt and faults(reduced))
         session = converter.open_session(reduced)
         found = converter.run(session, images)
         assert closeness < np.corrcoef(found.ravel(), expected.ravel())[0, 1] < 1
@@ -143,10 +147,13 @@ def test_layers_of_equal_weights_are_told_apart():
     for _, module in nnx.iter_modules(model):
         if isinstance(module, Conv):
             module.kernel[...] = np.full_like(module.kernel[...], 0.01)
-    names = [node.name for node in trace(model).graph if node.op_type == "Conv"]
     images = np.random.default_rng(0).normal(size=(1, 49, 65, 3)).astype(np.float32)
-    outputs = layer_outputs(model, lambda model, x: model(x), images)
-    assert names == [name for name in outputs if name in names]
+    assert first_difference(model, finish(trace(model), {}), images, 1e-4) == "the last upsampling"  # none before it
+
+
+def test_tensorrt_takes_the_graphs(traced):
+    _, general = traced
+    assert faults(finish(general, {})) == faults(finish(fix_size(general, (49, 81)), {})) == []
 
 
 def test_loading_prints_no_warning(traced, capfd):
@@ -241,6 +248,19 @@ def test_lower_precision_is_run_before_it_is_written(float32):
     converter.check_runs(float32, [(49, 65)])
 
 
+def test_agreement_of_one_class_is_on_which_side_of_half_it_is():
+    def graph(body, channels):
+        ports = [f"float[batch, {channels}, h, w] {name}" for name in ("images", "logits")]
+        head = '<ir_version: 10, opset_import: ["" : 18]> graph'
+        return parser.parse_model(f"{head} ({ports[0]}) => ({ports[1]}) {{ logits = {body} (images) }}")
+
+    logits = np.array([[[[-2, 3, 1, -1]]]], np.float32)
+    assert converter.agreement(graph("Identity", 1), graph("Neg", 1), [logits]) == 0
+    assert converter.agreement(graph("Identity", 1), graph("Relu", 1), [logits, logits]) == 1
+    pair = np.concatenate([logits, logits / 2], 1)
+    assert converter.agreement(graph("Identity", 2), graph("Relu", 2), [pair]) == 0.5
+
+
 def test_layers_are_recorded_by_path(tiny_package):
     model = converter.read_source(tiny_package).model
     images = np.random.default_rng(0).normal(size=(1, 49, 65, 3)).astype(np.float32)
@@ -265,6 +285,17 @@ def test_a_dynamic_package_says_so(tiny_package, tmp_path):
 @pytest.fixture(scope="module")
 def float32(onnx_package):
     return onnx.load(onnx_package / "weights.onnx")
+
+
+def test_a_full_disk_is_one_line(float32, tiny_package, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(InputError, match=r"out: the package cannot be written .*File too large"):
+            converter.write(tmp_path / "out", float32, read_package(tiny_package), False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.fixture(scope="module")

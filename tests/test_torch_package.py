@@ -9,6 +9,8 @@ import pytest
 from conftest import randomise_torch
 from converters import smp
 from converters import torch as converter
+from converters.export import Options, export
+from converters.source import read_source
 from deeplab_jax import AutoModel
 from deeplab_jax.architecture import AuxHeadConfig
 from deeplab_jax.config import PreprocessConfig
@@ -38,7 +40,7 @@ def source(theirs, tmp_path_factory):
 
 
 def test_the_other_library_loads_the_very_weights(theirs, source, tmp_path):
-    converter.export(source, tmp_path / "out")
+    converter.write(tmp_path / "out", converter.prepare(read_source(source)))
     config = json.loads((tmp_path / "out" / "inference_config.json").read_text())
     assert config["model_initialization"] == {"classes": 3, "in_channels": 3, "encoder_name": "mobilenet_v2"}
     assert json.loads((tmp_path / "out" / "model_config.json").read_text())["backend_type"] == "torch"
@@ -51,9 +53,19 @@ def test_the_other_library_loads_the_very_weights(theirs, source, tmp_path):
 
 
 def test_auto_model_points_to_the_converter(source, tmp_path):
-    converter.export(source, tmp_path / "out")
+    converter.write(tmp_path / "out", converter.prepare(read_source(source)))
     with pytest.raises(InputError, match="deeplab convert smp"):
         AutoModel.from_pretrained(tmp_path / "out")
+
+
+def test_what_another_engine_refuses_leaves_nothing(source, tmp_path, monkeypatch):
+    def differs(source, dynamic_size):
+        raise InputError("it differs; nothing was written")
+
+    monkeypatch.setattr("converters.onnx.build", differs)
+    with pytest.raises(InputError, match="nothing was written"):
+        export(source, ["torch", "onnx"], tmp_path / "out", Options(), lambda step, found: None)
+    assert not [*tmp_path.iterdir()]
 
 
 USUAL = presets.smp_deeplabv3plus("resnet18", 3)
@@ -103,7 +115,7 @@ def test_a_full_disk_is_one_line(source, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
         with pytest.raises(InputError, match="out: the package cannot be written"):
-            converter.export(source, tmp_path / "out")
+            converter.write(tmp_path / "out", converter.prepare(read_source(source)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not [*tmp_path.iterdir()]

@@ -99,10 +99,7 @@ def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     import onnx
 
     def save(folder: Path) -> None:
-        try:
-            onnx.save(graph, str(folder / "weights.onnx"))
-        except OSError as error:  # a full disk, mostly
-            raise InputError(f"{out}: the package cannot be written ({error})") from None
+        onnx.save(graph, str(folder / "weights.onnx"))
 
     write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 

@@ -22,5 +22,5 @@ class Source:
 def read_source(folder: Path) -> Source:
     """Raises InputError where it is no JAX package."""
     package = read_package(folder)
-    check(package.backend == "jax", f"{folder} is an {package.backend} package; export starts from a JAX package")
+    check(package.backend == "jax", f"{folder} is a package for {package.backend}; export starts from a JAX package")
     return Source(package, jax_backend.load_model(folder))

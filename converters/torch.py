@@ -49,8 +49,8 @@ def write(out: Path, ready: Ready) -> None:
     def save(folder: Path) -> None:
         try:
             torch.save(ready.state_dict, folder / "weights.pt")
-        except RuntimeError as error:  # a full disk, mostly
-            raise InputError(f"{out}: the package cannot be written ({first_line(error)})") from None
+        except RuntimeError as error:  # which is what PyTorch makes of an OSError
+            raise OSError(first_line(error)) from None
 
     package = ready.package
     write_package(out, "torch", package.classes, package.preprocess, save, model_initialization=ready.initialization)

@@ -255,9 +255,10 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
         return tuple(from_dict(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) - set(hints):
-            known = ", ".join(hints)
-            raise InputError(f"{where}: must be an object with the keys {known}; found {value!r}")
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: must be an object with the keys {', '.join(hints)}, not {value!r}")
+        if unknown := [name for name in value if name not in hints]:
+            raise InputError(f"{where}: {', '.join(map(repr, unknown))} unknown; the keys are {', '.join(hints)}")
         fields = {name: from_dict(hints[name], v, f"{where}.{name}") for name, v in value.items()}
         missing = [
             f.name

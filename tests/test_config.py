@@ -25,7 +25,7 @@ def test_presets_round_trip(config):
     [
         ({"num_classes": "many"}, "config.num_classes: must be of type int, not 'many'"),
         ({"num_classes": True}, "config.num_classes: must be of type int, not True"),
-        ({"colour": 1}, "config: must be an object with the keys num_classes"),
+        ({"colour": 1}, "config: 'colour' unknown; the keys are num_classes"),
         ({"encoder": {"kind": "resnet", "bottleneck": True}}, "config.encoder: blocks, output_stride, dilation_rule"),
         ({"encoder": {"kind": "vgg"}}, "config.encoder: kind must be one of resnet, xception, mobilenet_v2, not 'vgg'"),
         ({"encoder": None}, "config.encoder: kind must be one of"),

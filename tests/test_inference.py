@@ -145,7 +145,7 @@ def test_onnx_graph(tiny_package, onnx_package):
 
 
 def test_export_refuses_what_is_no_jax_package(onnx_package, tiny_package, tmp_path):
-    with pytest.raises(InputError, match="is an onnx package; export starts from a JAX package"):
+    with pytest.raises(InputError, match="is a package for onnx; export starts from a JAX package"):
         export(onnx_package, tmp_path / "out")
     with pytest.raises(InputError, match="exists; remove it or choose another --out"):
         export(tiny_package, tiny_package)

@@ -10,7 +10,7 @@ from flax import nnx
 from conftest import pictures
 from deeplab_jax import AutoModel
 from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import read_package, with_background
@@ -21,6 +21,8 @@ from deeplab_jax.models.weights import to_arrays
 def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_path):
     classes = with_background(Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
     assert classes == Classes(("background", "a", "b"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
+    black = with_background(Classes(("a", "b"), default_palette(2)))  # which is background's colour
+    assert black.palette == ((0, 0, 0), (0, 128, 0), (128, 0, 0))
     model = jax_backend.load_model(tiny_package)
     names = tuple("abcde")
     jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))

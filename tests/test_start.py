@@ -52,7 +52,7 @@ def test_transfer_between_other_architectures_is_refused(tiny_config, tiny_packa
         transfer_learning(
             blank_model(replace(tiny_config, encoder=replace(tiny_config.encoder, width=4))), tiny_package
         )
-    with pytest.raises(InputError, match="is an onnx package; training starts from a JAX package"):
+    with pytest.raises(InputError, match="is a package for onnx; training starts from a JAX package"):
         transfer_learning(blank_model(tiny_config), onnx_package)
 
 

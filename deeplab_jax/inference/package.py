@@ -30,6 +30,7 @@ WEIGHT_FILES = {
     "trt": ("engine.plan", "trt_config.json"),
 }
 KIND = {"model_architecture": "deep-lab-v3-plus", "task_type": "semantic-segmentation"}  # in model_config.json
+BLACK = (0, 0, 0)  # background's colour, and no other class's
 PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
 
 
@@ -39,7 +40,9 @@ def with_background(classes: Classes) -> Classes:
     Its model then has one logit fewer than the package has classes.
     """
     if not has_background(classes.names):
-        classes = Classes(("background", *classes.names), ((0, 0, 0), *classes.palette))
+        spare = next(colour for colour in default_palette(len(classes) + 2)[1:] if colour not in classes.palette)
+        colours = tuple(spare if colour == BLACK else colour for colour in classes.palette)
+        classes = Classes(("background", *classes.names), (BLACK, *colours))
     if len(classes) < 2:
         raise InputError("`background` alone makes no package; name at least one more class")
     return classes
@@ -84,7 +87,10 @@ def write_package(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
-        write_weights(new)
+        try:
+            write_weights(new)
+        except OSError as error:  # a full disk, mostly
+            raise InputError(f"{folder}: the package cannot be written ({error})") from None
         _write_json(new / "model_config.json", {**KIND, "backend_type": backend})
         _write_json(new / "inference_config.json", inference_config.write(classes, preprocess, **settings))
         (new / "class_names.txt").write_text("\n".join(classes.names) + "\n", "utf-8")

@@ -91,7 +91,7 @@ def other_facts(theirs: ModelConfig, ours: ModelConfig, package: Path) -> list[s
 def open_jax_package(package: Path) -> DeepLab:
     backend = read_package(package).backend
     if backend != "jax":
-        raise InputError(f"{package} is an {backend} package; training starts from a JAX package")
+        raise InputError(f"{package} is a package for {backend}; training starts from a JAX package")
     return jax_backend.load_model(package)
 
 

@@ -100,9 +100,7 @@ def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessC
 
     def write_weights(folder: Path) -> None:
         save_json(model.config, folder / "architecture.json")
-        try:  # not with save_file, whose file is for its owner alone
-            (folder / "weights.safetensors").write_bytes(to_bytes(to_arrays(model)))
-        except OSError as error:  # a full disk, mostly
-            raise InputError(f"{folder.parent.parent}: the package cannot be written ({error})") from None
+        # Not with save_file, whose file is for its owner alone.
+        (folder / "weights.safetensors").write_bytes(to_bytes(to_arrays(model)))
 
     write_package(folder, "jax", with_background(classes), preprocess, write_weights)

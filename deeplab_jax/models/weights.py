@@ -42,10 +42,10 @@ def to_arrays(model: DeepLab) -> dict[str, np.ndarray]:
 def from_arrays(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> DeepLab:
     """The inverse of `to_arrays`, in evaluation mode. Raises InputError that lists what does not fit."""
     model = abstract_model(config)
-    names = {".".join(map(str, path)): path for path in flat_state(model)}
-    shapes = {name: tuple(flat_state(model)[path].shape) for name, path in names.items()}
+    leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in flat_state(model).items()}
+    shapes = {name: tuple(leaf.shape) for name, (_, leaf) in leaves.items()}
     check_complete(shapes, {name: array.shape for name, array in arrays.items()})
-    return fill(model, {path: arrays[name] for name, path in names.items()})
+    return fill(model, {path: arrays[name] for name, (path, _) in leaves.items()})
 
 
 def check_complete(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

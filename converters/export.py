@@ -19,6 +19,7 @@ from deeplab_jax.data.pictures import read_image
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto import AutoModel
+from deeplab_jax.inference.inference_config import unlike_others
 from deeplab_jax.inference.package import Package, check_vacant, read_package
 from deeplab_jax.inference.preprocess import preprocess
 
@@ -117,6 +118,8 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
                 write(engine, folder, graph, read.package, options, report)
     if ready:
         torch.write(folders["torch"], ready)
+    if unlike := unlike_others(read.package.preprocess):
+        report(f"note: {unlike}", True)
     return [measure(engine, folder) for engine, folder in folders.items()]
 
 

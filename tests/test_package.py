@@ -13,6 +13,7 @@ from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.inference_config import unlike_others
 from deeplab_jax.inference.package import read_package, with_background
 from deeplab_jax.models import build_model
 from deeplab_jax.models.weights import to_arrays
@@ -42,6 +43,11 @@ def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
     assert (written["resize_mode"], written["padding_value"]) == ("letterbox", 127)  # the nearest that others can do
     usual = json.loads((tiny_package / "inference_config.json").read_text())["network_input"]
     assert "exact" not in usual
+    said = "clients of the shared API fit pictures by letterbox on grey 127, AutoModel by pad on (128, 128, 128)"
+    assert said in str(unlike_others(config))
+    fits = (PreprocessConfig(), PreprocessConfig(resize_mode="stretch", padding_value=None))
+    assert [unlike_others(each) for each in (*fits, PreprocessConfig(resize_mode="center-crop"))] == [None] * 3
+    assert "letterbox on (124, 116, 104)" in str(unlike_others(PreprocessConfig(padding_value=None)))
 
 
 def test_weights_come_back_bit_by_bit(tiny_package):

@@ -51,8 +51,7 @@ def write(
     """
     height, width = preprocess.size
     exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
-    nearest = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
-    shared = {"resize_mode": nearest, "padding_value": int(sum(preprocess.padding) / 3)}
+    shared = shared_fit(preprocess)
     return {
         "image_pre_processing": _write_steps(preprocess),
         "network_input": {
@@ -71,6 +70,26 @@ def write(
         "palette": [list(colour) for colour in classes.palette],
         **({"model_initialization": model_initialization} if model_initialization else {}),
     }
+
+
+def shared_fit(preprocess: PreprocessConfig) -> dict[str, Any]:
+    """How pictures are fitted or, where the shared API has no words for that, the nearest."""
+    mode = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
+    return {"resize_mode": mode, "padding_value": int(sum(preprocess.padding) / 3)}
+
+
+def unlike_others(preprocess: PreprocessConfig) -> str | None:
+    """How other clients of the shared API fit pictures, where that is not how we do."""
+    shared, levels = shared_fit(preprocess), preprocess.padding
+    if preprocess.resize_mode == "stretch":
+        return None
+    if shared["resize_mode"] == preprocess.resize_mode and {*levels} == {shared["padding_value"]}:
+        return None
+    ours = ", ".join(f"{level:.0f}" for level in levels)
+    return (
+        f"other clients of the shared API fit pictures by {shared['resize_mode']} on grey {shared['padding_value']}, "
+        f"AutoModel by {preprocess.resize_mode} on ({ours})"
+    )
 
 
 def _write_steps(preprocess: PreprocessConfig) -> dict[str, Any]:

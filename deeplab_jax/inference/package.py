@@ -89,11 +89,11 @@ def write_package(
         new.mkdir()
         try:
             write_weights(new)
+            _write_json(new / "model_config.json", {**KIND, "backend_type": backend})
+            _write_json(new / "inference_config.json", inference_config.write(classes, preprocess, **settings))
+            (new / "class_names.txt").write_text("\n".join(classes.names) + "\n", "utf-8")
         except OSError as error:  # a full disk, mostly
             raise InputError(f"{folder}: the package cannot be written ({error})") from None
-        _write_json(new / "model_config.json", {**KIND, "backend_type": backend})
-        _write_json(new / "inference_config.json", inference_config.write(classes, preprocess, **settings))
-        (new / "class_names.txt").write_text("\n".join(classes.names) + "\n", "utf-8")
         try:
             if folder.exists():
                 folder.rename(old)

@@ -69,6 +69,7 @@ def test_folders_of_timms_encoders_and_of_subclasses(tmp_path):
     assert converted.model.config == presets.smp_deeplabv3plus("tu-resnet18", 2)
 
 
+@pytest.mark.slow
 def test_a_folder_of_timm_says_which_network_it_is(tmp_path):
     """resnetaa50 has the tensors of resnet50 and computes something else."""
     classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)

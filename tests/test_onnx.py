@@ -139,6 +139,7 @@ def test_lower_precision_takes_any_size(traced, capfd):
     assert "warn" not in capfd.readouterr().err.lower()
 
 
+@pytest.mark.slow
 def test_layers_of_equal_weights_are_told_apart():
     """By the order in which they run. All BatchNorms of a new model are equal, and here its convolutions too."""
     model = build_model(CONFIGS["ResNet that strides last, V3"], rngs=nnx.Rngs(0))
@@ -162,6 +163,7 @@ def test_loading_prints_no_warning(traced, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_tracing_again_gives_the_same_file(traced):
     model, general = traced
     assert finish(trace(model), {}) == finish(general, {})

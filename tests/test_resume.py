@@ -51,6 +51,7 @@ def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path, num
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experiment, tmp_path):
     """A validation may take longer than a cluster waits: it is left at once, and its figures are not lost."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -68,6 +69,7 @@ def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experime
         assert records[0] == records[1]
 
 
+@pytest.mark.slow
 def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
     """Also where the interval of the log does not divide that of the checkpoints."""
     experiment = changed(tiny_experiment, steps=6, log_every=5, save_every=3, validate_every=6)
@@ -125,6 +127,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_experiment, tmp_path, damage):
     state = saved_states(tiny_experiment, tmp_path)
@@ -166,6 +169,7 @@ def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_pat
     assert (int(restored.step), notes) == (1, [])
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, capsys):
     """Figures are made up: the second of four is the best, and two without a gain follow."""
     experiment = changed(tiny_experiment, steps=12, validate_every=2, save_every=100, patience=2)
@@ -180,6 +184,7 @@ def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, cap
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best_by", ["miou", "loss"])
 def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_by):
     experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
@@ -248,6 +253,7 @@ def start_two(experiment: Path, run: Path) -> list[subprocess.Popen]:
     return [start(experiment, run, **where, JAX_PROCESS_ID=str(i)) for i in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tiny_experiment, tmp_path):
     """Each reads its half of every batch; or, where both share every picture, all of it."""
     gentle = replace(
@@ -269,6 +275,7 @@ def test_two_processes_train_as_one(tiny_experiment, tmp_path):
             np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
     for mask in (broken / "masks" / "train").iterdir():
         Image.fromarray(np.full((48, 48), 9, np.uint8)).save(mask)
@@ -278,6 +285,7 @@ def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
     assert 1 in statuses
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
     experiment = changed(tiny_experiment, steps=24, validate_every=10, save_every=4, log_every=3)
     recipe = write_recipe(tmp_path, replace(experiment, start=StartConfig(tiny_package)))

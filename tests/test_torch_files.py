@@ -56,11 +56,11 @@ def assert_same(found, expected):
 
 
 def refused(path, limit=1.0):
-    """The message of the error, which must come within so many seconds, in one short line that starts with the path."""
-    start = time.perf_counter()
+    """The message of the error, one short line that starts with the path; it may take so many seconds of CPU."""
+    start = time.process_time()
     with pytest.raises(InputError) as error:
         read_torch(path)
-    assert time.perf_counter() - start < limit
+    assert time.process_time() - start < limit
     message = str(error.value)
     assert message.startswith(str(path))
     assert "\n" not in message

@@ -144,13 +144,13 @@ def test_changed_bytes_give_a_result_or_the_error(tmp_path, form, count):
             archive(path, changed, records)
         else:
             path.write_bytes(changed)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             read_torch(path)
             outcomes["read"] += 1
         except InputError:
             outcomes["refused"] += 1
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
     assert min(outcomes["read"], outcomes["refused"]) > 5
 
 

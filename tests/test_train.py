@@ -123,6 +123,7 @@ def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
     """In the validation set it shows before the first step; in the training set the steps so far are kept."""
     experiment = changed(tiny_experiment, steps=200, save_every=200, validate_every=200)
@@ -170,6 +171,7 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
     assert [path.name for path in (tmp_path / "validated" / "checkpoints").iterdir()] == ["4"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
@@ -180,6 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     assert not (tmp_path / "run" / "package").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_neither_saved_nor_packaged(tiny_experiment, tmp_path):
     """The loss of a step is that of the weights before it: these may be lost while it still looks well."""
     experiment = changed(tiny_experiment, steps=4, save_every=2, validate_every=4)

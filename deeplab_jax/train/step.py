@@ -40,7 +40,10 @@ def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, 
     freeze_statistics(abstract, config.optim)
     graph = nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
 
-    @partial(jax.jit, out_shardings=shardings.state)
+    # It runs once: on CPUs, making it fast takes far longer than running it.
+    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+    @partial(jax.jit, out_shardings=shardings.state, compiler_options=quickly)
     def init() -> TrainState:
         model = build_model(config.model, rngs=nnx.Rngs(config.train.seed))
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)

@@ -17,7 +17,7 @@ from converters.trt import Span
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.pictures import read_image
 from deeplab_jax.errors import InputError, check
-from deeplab_jax.evaluate.evaluate import evaluate
+from deeplab_jax.evaluate.evaluate import evaluate, match_classes
 from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.inference.inference_config import unlike_others
 from deeplab_jax.inference.package import Package, check_vacant, read_package
@@ -102,6 +102,8 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     if graphs:
         onnx.check_installed()
     read = read_source(source)
+    if options.data:
+        match_classes(list(read.package.classes.names), options.data.classes.names)
     if "tensorrt" in folders:
         from deeplab_jax.inference.backends.trt import check_usable
 

@@ -241,12 +241,12 @@ def two_colours(mode, palette=None):
 
 WHITE_ON_RED = [(200, 0, 0), *[(0, 0, 0)] * 254, (250, 250, 250)]
 TWO_COLOURS = {
-    "grey": (two_colours("L"), "`background 0 0 0` and the line `cell 255 255 255`"),
-    "RGB": (two_colours("RGB"), "`background 0 0 0` and the line `cell 255 255 255`"),
-    "RGBA": (two_colours("RGBA"), "`background 0 0 0` and the line `cell 255 255 255`"),
-    "a palette": (two_colours("P", default_palette(256)), "`background 0 0 0` and the line `cell 224 224 192`"),
-    "its colours": (two_colours("P", WHITE_ON_RED), "`background 200 0 0` and the line `cell 250 250 250`"),
-    "another value": (lambda ids: as_picture(ids % 2 * 200), "`background 0 0 0` and the line `cell 200 200 200`"),
+    "grey": (two_colours("L"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGB": (two_colours("RGB"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGBA": (two_colours("RGBA"), "`background 0 0 0` and `cell 255 255 255`"),
+    "a palette": (two_colours("P", default_palette(256)), "`background 0 0 0` and `cell 224 224 192`"),
+    "its colours": (two_colours("P", WHITE_ON_RED), "`background 200 0 0` and `cell 250 250 250`"),
+    "another value": (lambda ids: as_picture(ids % 2 * 200), "`background 0 0 0` and `cell 200 200 200`"),
 }
 
 
@@ -259,7 +259,7 @@ def test_two_colours_become_two_classes_by_what_the_hint_says(broken, case, name
     change_masks(broken, change)
     name_classes(broken, *names)
     (hint,) = [line for line in run(broken).warnings if "just two colours" in line]
-    assert hint.endswith(f"; where they are background and cell, let classes.txt be the line {lines}")
+    assert hint.endswith(f"; where they are background and cell, let the lines of classes.txt be {lines}")
     name_classes(broken, *re.findall("`(.*?)`", hint))
     assert sentences(run(broken)) == []
     dataset = open_dataset(broken, "folder", "train")

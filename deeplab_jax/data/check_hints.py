@@ -67,8 +67,10 @@ def two_colours(splits: Sequence[Checked], format: str) -> list[str]:
     others = [name for name in named if not has_background([name])] or [FOREGROUND]
     names = named if len(others) == 2 else ("background", *others)
     table = zip(names, (lowest, *colours - {lowest}), strict=True)
-    lines = " and ".join(f"the line `{name} {red} {green} {blue}`" for name, (red, green, blue) in table)
-    return [f"masks show just two colours; where they are {' and '.join(names)}, let classes.txt be {lines}"]
+    lines = " and ".join(f"`{name} {red} {green} {blue}`" for name, (red, green, blue) in table)
+    return [
+        f"masks show just two colours; where they are {' and '.join(names)}, let the lines of classes.txt be {lines}"
+    ]
 
 
 def shares(checked: Checked) -> list[str]:

@@ -11,8 +11,6 @@ from flax import nnx
 import deeplab_jax
 from converters.layers import first_difference
 from converters.source import Source, read_source
-from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.package import Package, check_vacant, write_package
 from deeplab_jax.models import DeepLab
@@ -54,7 +52,7 @@ def build(source: Source, dynamic_size: bool) -> tuple[Any, float]:
     from converters.onnx_trace import finish, trace
 
     general = trace(source.model)
-    metadata = describe(source.package.classes, source.package.preprocess)
+    metadata = describe(source)
     graph = finish(general if dynamic_size else fix_size(general, source.size), metadata)
     if not dynamic_size:
         check(source.model, finish(general, metadata), ODD_SIZE, (1,))
@@ -91,8 +89,8 @@ def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
 
 
 def class_ids(logits: np.ndarray) -> np.ndarray:
-    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether it is more probable than not."""
-    return logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)
+    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether its sigmoid is 0.5 or more."""
+    return logits[:, 0] >= 0 if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
@@ -104,8 +102,9 @@ def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 
 
-def describe(classes: Classes, preprocess: PreprocessConfig) -> dict[str, str]:
+def describe(source: Source) -> dict[str, str]:
     """What a reader of the file alone must know; the packages of the shared API say it in files of their own."""
+    classes, preprocess = source.package.classes, source.package.preprocess
     height, width = preprocess.size
     channels = preprocess.color_mode.upper()
     return {
@@ -113,7 +112,7 @@ def describe(classes: Classes, preprocess: PreprocessConfig) -> dict[str, str]:
         "input": f"{channels}, 0 to 1, minus mean, by std; {preprocess.resize_mode} to {height}x{width}",
         "mean": json.dumps(preprocess.mean),
         "std": json.dumps(preprocess.std),
-        "output": "logits, before softmax",
+        "output": "one logit, before sigmoid" if source.model.config.num_classes == 1 else "logits, before softmax",
         "made_by": f"deeplab_jax {deeplab_jax.__version__}",
     }
 

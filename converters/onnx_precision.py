@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def largest_values(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> di
     return dict(zip(names, np.max(np.array(peaks, np.float64), axis=0).tolist(), strict=True))
 
 
-def to_int8(graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric: bool = False) -> onnx.ModelProto:
+def to_int8(
+    graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric: bool = False, spared: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Weights and tensors in 8 bits behind QuantizeLinear and DequantizeLinear, weights per output channel.
 
     The classifier and the upsampling of its logits stay float32: they cost little, and confidences need them.
@@ -86,10 +88,12 @@ def to_int8(graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric
         graph: the float32 graph.
         pictures: (1, c, h, w) float32 network inputs, from which the range of every tensor is taken.
         symmetric: signed, zero at 0, biases in float32, as TensorRT wants it; CPUs are faster and closer without.
+        spared: names of modules that stay in float32 too.
     """
     signed, unsigned = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
     options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False} if symmetric else {}
-    ends = [node.name for node in graph.graph.node if node.name.startswith("classifier")]
+    modules = ("classifier", *(f"{name}." for name in spared))
+    ends = [node.name for node in graph.graph.node if node.name.startswith(modules)]
     with tempfile.TemporaryDirectory() as scratch, quiet():
         before, after = Path(scratch, "float32.onnx"), Path(scratch, "int8.onnx")
         onnx.save(graph, str(before))

@@ -198,7 +198,7 @@ def convert(
     from deeplab_jax.data.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
     from deeplab_jax.inference.backends import jax as jax_backend
-    from deeplab_jax.inference.package import check_vacant
+    from deeplab_jax.inference.package import check_vacant, one_logit_tells
 
     check_vacant(out)
     names = read_class_names(class_names) if class_names else None
@@ -207,7 +207,7 @@ def convert(
     converted = run(source, weights, options)
     config = converted.model.config
     names = names or converted.class_names or default_class_names(config.num_classes)
-    if len(names) != config.num_classes:
+    if len(names) != config.num_classes and not (config.num_classes == 1 and one_logit_tells(names)):
         raise InputError(f"{class_names} names {len(names)} classes but {weights} has {config.num_classes}")
     for line in converted.summary():
         say(line)
@@ -222,7 +222,9 @@ def convert(
 
 
 def default_class_names(count: int) -> tuple[str, ...]:
-    return ("foreground",) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
+    from deeplab_jax.data.classes import FOREGROUND
+
+    return (FOREGROUND,) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,11 @@ class LossConfig:
     cross_entropy: float = 1.0
     focal: float = 0.0  # arXiv:1708.02002
     dice: float = 0.0  # arXiv:1606.04797
-    lovasz: float = 0.0  # arXiv:1705.08790
+    lovasz: float = 0.0  # arXiv:1705.08790; of one logit the Lovász hinge
     auxiliary: float = 0.4  # the same sum for the auxiliary classifier, for a model that has one
-    class_weights: tuple[float, ...] = ()  # one for every class, of cross-entropy and focal loss; empty: all equal
+    # One for every class, of cross-entropy and focal loss; empty: all equal. For a model of one logit also the
+    # foreground's alone, which is PyTorch's pos_weight.
+    class_weights: tuple[float, ...] = ()
     balance: bool = False  # class weights from the pixel counts of the training set, rare classes weighing more
     label_smoothing: float = 0.0  # of cross-entropy: share of the truth that is spread over all classes
     hard_pixels: float = 1.0  # of cross-entropy: share of a picture's valid pixels that count, those of largest loss

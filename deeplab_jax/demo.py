@@ -94,7 +94,7 @@ def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> l
     paths = []
     for index in range(SHOWN):
         sample = dataset[index]
-        ids = model(np.ascontiguousarray(sample.image[..., ::-1]), confidence=0.0)[0].segmentation_map.numpy()
+        ids = model(np.ascontiguousarray(sample.image[..., ::-1]), confidence="argmax")[0].segmentation_map.numpy()
         panels = [enlarge(sample.image), *(enlarge(tint(sample.image, i, dataset.classes)) for i in (sample.mask, ids))]
         paths.append(folder / f"{Path(sample.name).stem}.png")
         beside_legend(side_by_side(panels), dataset.classes).save(paths[-1])

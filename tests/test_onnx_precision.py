@@ -103,6 +103,7 @@ def test_agreement_of_one_class_is_on_which_side_of_half_it_is():
 
     logits = np.array([[[[-2, 3, 1, -1]]]], np.float32)
     assert converter.agreement(graph("Identity", 1), graph("Neg", 1), [logits]) == 0
-    assert converter.agreement(graph("Identity", 1), graph("Relu", 1), [logits, logits]) == 1
+    assert converter.agreement(graph("Identity", 1), graph("Tanh", 1), [logits, logits]) == 1
+    assert converter.agreement(graph("Identity", 1), graph("Relu", 1), [logits]) == 0.5  # of which two are 0
     pair = np.concatenate([logits, logits / 2], 1)
     assert converter.agreement(graph("Identity", 2), graph("Relu", 2), [pair]) == 0.5

@@ -26,7 +26,7 @@ def source(tiny_package):
 LAST = ["aux_head.classifier.bias", "aux_head.classifier.kernel", "classifier.bias", "classifier.kernel"]
 
 
-@pytest.mark.parametrize("classes", [7, len(CLASS_NAMES)])
+@pytest.mark.parametrize("classes", [1, 7, len(CLASS_NAMES)])
 def test_transfer_keeps_all_but_the_last_layer(tiny_config, tiny_package, source, classes):
     model = blank_model(replace(tiny_config, num_classes=classes))
     left = transfer_learning(model, tiny_package)

@@ -13,7 +13,7 @@ from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
-from deeplab_jax.data.statistics import balancing_weights, count
+from deeplab_jax.data.statistics import balancing_weights, check_learnable, count
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
@@ -29,7 +29,7 @@ from deeplab_jax.train.mesh import (
     wait_for_all,
 )
 from deeplab_jax.train.run import fit_to_data, open_run
-from deeplab_jax.train.start import unlike
+from deeplab_jax.train.start import check_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
 from deeplab_jax.train.validate import make_validate
@@ -51,10 +51,13 @@ def train(config: Experiment, out: Path) -> Progress:
     val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
     config = fit_to_data(config, classes, len(train_set))
+    if not any((out / "checkpoints").glob("*")):  # a run that goes on has its own weights
+        check_start(config.start, config.model, classes.names)
 
     # ---------------------------------------------------------------- devices and run folder
     shardings = make_shardings(space=config.train.space)
     check_fit(config, shardings)
+    check_learnable(train_set, data)
     with open_run(config, out) if is_main() else nullcontext():
         wait_for_all("run folder")
         return run(config, out, train_set, val_set, shardings)

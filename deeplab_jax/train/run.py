@@ -10,7 +10,7 @@ from pathlib import Path
 from deeplab_jax.config import Experiment, differences, load_json, save_json, to_dict
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.package import PARTIAL
+from deeplab_jax.inference.package import PARTIAL, one_logit_tells
 
 UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder
 
@@ -18,14 +18,20 @@ UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave 
 def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment:
     """The experiment with epochs as steps. Raises InputError where the data set does not fit the model."""
     root, train, weights = config.data.root, config.train, config.loss.class_weights
+    one_logit = config.model.num_classes == 1 and len(classes) == 2
     if len(classes) < 2:
         raise InputError(f"{root} has one class; segmentation needs two, such as background and {classes.names[0]}")
-    if len(classes) != config.model.num_classes:
+    if one_logit and not one_logit_tells(classes.names):
+        raise InputError(
+            f"a model of one logit (num_classes=1) tells a class from background, so class 0 of {root} must be called "
+            f"background, not {classes.names[0]!r}; or set num_classes=2 in the experiment"
+        )
+    if len(classes) != config.model.num_classes and not one_logit:
         raise InputError(
             f"{root} has {len(classes)} classes but the model {config.model.num_classes}; "
             f"set num_classes={len(classes)} in the experiment"
         )
-    if weights and len(weights) != len(classes):
+    if weights and len(weights) != len(classes) and not (one_logit and len(weights) == 1):
         raise InputError(f"there are {len(weights)} loss.class_weights but {len(classes)} classes; give one for each")
 
     def steps(epochs: float) -> int:

@@ -4,14 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deeplab_jax.architecture import ModelConfig
-from deeplab_jax.config import PreprocessConfig, differences, load_json, to_dict
+from deeplab_jax.config import PreprocessConfig, StartConfig, differences, load_json, to_dict
+from deeplab_jax.data.classes import FOREGROUND, has_background
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
-from deeplab_jax.inference.package import read_package
+from deeplab_jax.inference.package import Package, read_package
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import check_complete, flat_state, to_arrays
 
 LAST_LAYERS = ("classifier.", "aux_head.classifier.")
+
+
+def check_start(start: StartConfig, model: ModelConfig, class_names: Sequence[str]) -> None:
+    """Raises InputError where a run cannot start so, as far as the package's texts tell: no weights are read."""
+    if start.package and start.mode == "continue_training":
+        check_continue(model, start.package, class_names)
+    elif start.package:
+        read_jax_package(start.package)
 
 
 def transfer_learning(model: DeepLab, package: Path) -> list[str]:
@@ -48,14 +57,20 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
     Raises:
         InputError: that says where the class names differ, or with every missing, unexpected or misshapen tensor.
     """
-    source = open_jax_package(package)
-    if facts := other_facts(source.config, model.config, package):
+    check_continue(model.config, package, class_names)
+    put(model, to_arrays(open_jax_package(package)), (), package)
+
+
+def check_continue(model: ModelConfig, package: Path, class_names: Sequence[str]) -> None:
+    """Raises InputError where the architecture or the classes are not the package's."""
+    theirs = read_jax_package(package).classes.names
+    source = load_json(ModelConfig, package / "architecture.json")
+    if facts := other_facts(source, model, package):
         raise InputError(f"the architectures differ: {facts[0]}; to continue training they must be equal")
-    theirs = read_package(package).classes.names
-    if len(theirs) == source.config.num_classes + 1:  # `background` was put in front for the shared API
+    if len(theirs) == source.num_classes + 1 > 2:  # `background` was put in front for the shared API
         theirs = theirs[1:]
     for id, (ours, other) in enumerate(zip(class_names, theirs, strict=False)):
-        if ours != other:
+        if not same_class(ours, other, source.num_classes):
             raise InputError(
                 f"class {id} is {ours!r} in the data set but {other!r} in {package}; to continue training they must "
                 "be equal, to start on other classes use start.mode=transfer_learning"
@@ -65,7 +80,17 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
             f"the data set has {len(class_names)} classes but {package} has {len(theirs)}; to continue training they "
             "must be equal, to start on other classes use start.mode=transfer_learning"
         )
-    put(model, to_arrays(source), (), package)
+    if source.num_classes != model.num_classes:
+        raise InputError(
+            f"{package} gives {source.num_classes} logits but the model here {model.num_classes}; to continue training "
+            f"set num_classes={source.num_classes} in the experiment"
+        )
+
+
+def same_class(ours: str, theirs: str, logits: int) -> bool:
+    """Whether a class of the data set is that of a package. One logit has background, and one class beside it."""
+    alike = theirs == FOREGROUND or (has_background([ours]) and has_background([theirs]))
+    return ours == theirs or (logits == 1 and alike)
 
 
 def unlike(package: Path, model: ModelConfig, preprocess: PreprocessConfig) -> list[str]:
@@ -89,10 +114,15 @@ def other_facts(theirs: ModelConfig, ours: ModelConfig, package: Path) -> list[s
 
 
 def open_jax_package(package: Path) -> DeepLab:
-    backend = read_package(package).backend
-    if backend != "jax":
-        raise InputError(f"{package} is a package for {backend}; training starts from a JAX package")
-    return jax_backend.load_model(package)
+    return jax_backend.load_model(read_jax_package(package).folder)
+
+
+def read_jax_package(package: Path) -> Package:
+    """All but its weights. Raises InputError where it is none."""
+    read = read_package(package)
+    if read.backend != "jax":
+        raise InputError(f"{package} is a package for {read.backend}; training starts from a JAX package")
+    return read
 
 
 def put(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> None:

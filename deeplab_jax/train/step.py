@@ -15,7 +15,7 @@ from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import KEPT
 from deeplab_jax.models.weights import abstract_model
-from deeplab_jax.train.losses import make_loss, pick, valid_and_chosen
+from deeplab_jax.train.losses import make_loss, most_probable, of_all_classes, pick, valid_and_chosen
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
 from deeplab_jax.train.start import continue_training, transfer_learning
@@ -134,7 +134,7 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
     `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are; and
     `maps`, the most probable classes of the first few pictures.
     """
-    classes = config.model.num_classes
+    classes = max(config.model.num_classes, 2)  # one logit tells a class from background
 
     @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
     def eval_step(state: TrainState, batch: dict[str, Array]) -> dict[str, Array]:
@@ -142,10 +142,10 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
         images = jax.lax.with_sharding_constraint(images, shardings.rows)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
         valid, chosen = valid_and_chosen(truth)
-        maps = logits.argmax(-1)
+        maps = most_probable(logits)
         index = jnp.where(valid, chosen * classes + maps, classes**2)
         confusion = jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
-        losses = -pick(jax.nn.log_softmax(logits), chosen)
+        losses = -pick(jax.nn.log_softmax(of_all_classes(logits)), chosen)
         return {
             "confusion": confusion,
             "loss": jnp.where(valid, losses, 0).sum(),

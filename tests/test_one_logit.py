@@ -199,6 +199,7 @@ def deeplab(monkeypatch, capsys):
     return command
 
 
+@pytest.mark.slow
 def test_int8_is_measured_by_the_sigmoid_and_spares_what_it_would_spoil(deeplab, packages, tmp_path):
     """The truth is the model's own masks; its weights are random, and in 8 bits all of them would lose too much."""
     model, data = AutoModel.from_pretrained(packages["jax"]), tmp_path / "data"
@@ -225,6 +226,7 @@ def test_int8_is_measured_by_the_sigmoid_and_spares_what_it_would_spoil(deeplab,
     assert f"mIoU {after:.4f}" in score
 
 
+@pytest.mark.slow
 def test_from_smp_through_training_and_back(deeplab, cells, tmp_path):
     """Converted, trained on, exported, predicted, and taken back: PyTorch gives the same masks."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")

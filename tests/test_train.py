@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import changed
 from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, TrainConfig, to_dict
+from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
@@ -19,7 +20,7 @@ from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.mesh import make_shardings
-from deeplab_jax.train.run import open_run
+from deeplab_jax.train.run import check_same_classes, open_run
 from deeplab_jax.train.step import (
     init_state,
 )
@@ -121,6 +122,13 @@ def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
     with pytest.raises(InputError, match="has one class; segmentation needs two, such as background and road"):
         train(one, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_both_splits_must_have_the_same_classes():
+    train_set, val_set = (Classes(names, default_palette(len(names))) for names in (("a", "b"), ("a", "c", "b")))
+    check_same_classes("train", train_set, "val", train_set)
+    with pytest.raises(InputError, match="val has the classes a, c, b, but train a, b; ids must stand for the same"):
+        check_same_classes("train", train_set, "val", val_set)
 
 
 def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):

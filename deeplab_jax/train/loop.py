@@ -28,8 +28,8 @@ from deeplab_jax.train.mesh import (
     put,
     wait_for_all,
 )
-from deeplab_jax.train.run import fit_to_data, open_run
-from deeplab_jax.train.start import unlike
+from deeplab_jax.train.run import check_same_classes, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.start import check_start, describe_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
 from deeplab_jax.train.validate import make_validate
@@ -50,7 +50,10 @@ def train(config: Experiment, out: Path) -> Progress:
     train_set = open_dataset(data.root, data.format, data.train_split)
     val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
+    check_same_classes(data.train_split, classes, data.val_split, val_set.classes)
     config = fit_to_data(config, classes, len(train_set))
+    if config.start.package and not last_checkpoint(out):
+        check_start(config, classes.names)
 
     # ---------------------------------------------------------------- devices and run folder
     shardings = make_shardings(space=config.train.space)
@@ -79,9 +82,8 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
         notes.append(f"going on after step {state.step}")
     elif config.start.package:
         state, left = start_state(config, graph, state, classes.names, shardings)
-        untouched = f"; not its {', '.join(left)}" if left else ""
-        notes.append(f"starting from the weights of {config.start.package}{untouched}")
-        notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
+        notes.append(describe_start(config.start, left))
+        notes += [f"warning: {note}" for note in unlike(config.start, config.model, config.preprocess)]
     else:
         notes.append("starting from random weights")
     notes += [f"warning: {note}" for dataset in (train_set, val_set) for note in dataset.notes]

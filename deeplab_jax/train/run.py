@@ -45,6 +45,20 @@ def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment
     return replace(config, train=train)
 
 
+def check_same_classes(train_split: str, train: Classes, val_split: str, val: Classes) -> None:
+    """Raises InputError where the ids of the two splits stand for other classes."""
+    if train.names != val.names:
+        raise InputError(
+            f"{val_split} has the classes {', '.join(val.names)}, but {train_split} {', '.join(train.names)}; ids must "
+            "stand for the same classes in both"
+        )
+
+
+def last_checkpoint(out: Path) -> int:
+    """The step that a run there goes on after; 0 where it begins."""
+    return max((int(path.name) for path in (out / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+
+
 @contextmanager
 def open_run(config: Experiment, out: Path) -> Iterator[None]:
     """Makes the run folder, or checks that the run in it is this one. Inside, it is this process's alone.

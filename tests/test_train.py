@@ -80,13 +80,18 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
 
     open_and_close(tiny_experiment)
     (run / "package").mkdir()
-    with pytest.raises(InputError, match=r"run holds a run with train\.steps=12, not 13; choose another --out"):
-        open_and_close(changed(tiny_experiment, steps=13))
+    elsewhere = r"choose another --out; start\.package .*run/package takes its weights there"
+    with pytest.raises(InputError, match=rf"run holds a run with train\.batch_size=8, not 16; {elsewhere}"):
+        open_and_close(changed(tiny_experiment, batch_size=16, steps=13))
+    with pytest.raises(
+        InputError, match=rf"run holds a run of 12 steps, which can become longer but not 11; {elsewhere}"
+    ):
+        open_and_close(changed(tiny_experiment, steps=11))
     # What has no bearing on the weights may change; so may everything before there is anything to lose.
     elsewhere = DataConfig(tmp_path, "folder", threads=7, workers=2)
     open_and_close(replace(changed(tiny_experiment, log_every=7, patience=3), data=elsewhere))
     (run / "package").rmdir()
-    open_and_close(changed(tiny_experiment, steps=13))
+    open_and_close(changed(tiny_experiment, steps=11))
     (run / "config.json").write_text('{"architectures": ["Mine"]}')
     with pytest.raises(InputError, match="run exists and holds no run"):
         open_and_close(tiny_experiment)

@@ -28,7 +28,7 @@ from deeplab_jax.train.mesh import (
     put,
     wait_for_all,
 )
-from deeplab_jax.train.run import check_same_classes, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.run import check_same_classes, extension, fit_to_data, last_checkpoint, open_run
 from deeplab_jax.train.start import check_start, describe_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
@@ -79,7 +79,11 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     checkpoints, progress, notes = Checkpoints(out / "checkpoints"), Progress(), []
     if restored := checkpoints.restore(state):
         state, progress, notes = restored
-        notes.append(f"going on after step {state.step}")
+        ended = "; all steps are done, a larger train.steps would go on" if int(state.step) == steps else ""
+        notes.append(f"going on after step {state.step}{ended}")
+        if extended := extension(out, config, int(state.step)):
+            notes += extended
+            progress.without_gain = 0
     elif config.start.package:
         state, left = start_state(config, graph, state, classes.names, shardings)
         notes.append(describe_start(config.start, left))

@@ -28,8 +28,8 @@ from deeplab_jax.train.mesh import (
     put,
     wait_for_all,
 )
-from deeplab_jax.train.run import fit_to_data, open_run
-from deeplab_jax.train.start import check_start, unlike
+from deeplab_jax.train.run import check_same_classes, extension, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.start import check_start, describe_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
 from deeplab_jax.train.validate import make_validate
@@ -50,9 +50,10 @@ def train(config: Experiment, out: Path) -> Progress:
     train_set = open_dataset(data.root, data.format, data.train_split)
     val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
+    check_same_classes(data.train_split, classes, data.val_split, val_set.classes)
     config = fit_to_data(config, classes, len(train_set))
-    if not any((out / "checkpoints").glob("*")):  # a run that goes on has its own weights
-        check_start(config.start, config.model, classes.names)
+    if config.start.package and not last_checkpoint(out):
+        check_start(config, classes.names)
 
     # ---------------------------------------------------------------- devices and run folder
     shardings = make_shardings(space=config.train.space)
@@ -79,12 +80,15 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     checkpoints, progress, notes = Checkpoints(out / "checkpoints"), Progress(), []
     if restored := checkpoints.restore(state):
         state, progress, notes = restored
-        notes.append(f"going on after step {state.step}")
+        ended = "; all steps are done, a larger train.steps would go on" if int(state.step) == steps else ""
+        notes.append(f"going on after step {state.step}{ended}")
+        if extended := extension(out, config, int(state.step)):
+            notes += extended
+            progress.without_gain = 0
     elif config.start.package:
         state, left = start_state(config, graph, state, classes.names, shardings)
-        untouched = f"; not its {', '.join(left)}" if left else ""
-        notes.append(f"starting from the weights of {config.start.package}{untouched}")
-        notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
+        notes.append(describe_start(config.start, left))
+        notes += [f"warning: {note}" for note in unlike(config.start, config.model, config.preprocess)]
     else:
         notes.append("starting from random weights")
     notes += [f"warning: {note}" for dataset in (train_set, val_set) for note in dataset.notes]

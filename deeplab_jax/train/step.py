@@ -18,7 +18,7 @@ from deeplab_jax.models.weights import abstract_model
 from deeplab_jax.train.losses import make_loss, most_probable, of_all_classes, pick, valid_and_chosen
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
-from deeplab_jax.train.start import continue_training, transfer_learning
+from deeplab_jax.train.start import load_start
 
 SHOWN = 4  # pictures of a validation that are drawn
 
@@ -66,11 +66,8 @@ def start_state(
     config: Experiment, graph: nnx.GraphDef, state: TrainState, class_names: Sequence[str], shardings: Shardings
 ) -> tuple[TrainState, list[str]]:
     """The state before the first step with a package's weights; and the names of the tensors it did not give."""
-    model, left = nnx.merge(graph, state.params, state.stats, copy=True), []
-    if config.start.package and config.start.mode == "continue_training":
-        continue_training(model, config.start.package, class_names)
-    elif config.start.package:
-        left = transfer_learning(model, config.start.package)
+    model = nnx.merge(graph, state.params, state.stats, copy=True)
+    left = load_start(model, config.start, class_names)
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, stats = jax.device_put((params, stats), shardings.state)
     average = jax.tree.map(jnp.copy, (params, stats)) if state.average else None

@@ -12,7 +12,7 @@ without VNNI, or in QEMU's emulation of one (from 7.2 on it knows AVX2), ONNX Ru
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -46,13 +46,13 @@ class Engine:
     def __init__(self, graph: Path, package: Package):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.run: Callable[[np.ndarray], np.ndarray] = lambda images: np.asarray(
-            session.run(None, {"images": images})[0]
-        )
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.model = SegmentationModel(package, self.keep)
         self.megabytes = graph.stat().st_size / 1e6
         self.input = self.logits = np.empty(0, np.float32)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self.session.run(None, {"images": images})[0])
 
     def keep(self, images: np.ndarray) -> np.ndarray:
         self.input, self.logits = images, self.run(images)

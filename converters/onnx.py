@@ -10,6 +10,7 @@ from flax import nnx
 
 import deeplab_jax
 from converters.layers import first_difference
+from converters.onnx_session import open_session
 from converters.source import Source, read_source
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.package import Package, check_vacant, write_package
@@ -64,10 +65,13 @@ def checked_sizes(package: Package, dynamic_size: bool) -> list[tuple[int, int]]
     return [*([ODD_SIZE] if dynamic_size else []), package.preprocess.size]
 
 
-def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
-    """Raises InputError for a graph in lower precision that ONNX Runtime cannot run, or whose logits are not finite."""
+def check_runs(graph: Any, sizes: list[tuple[int, int]], *, exact: bool = False) -> None:
+    """Raises InputError for a graph in lower precision that ONNX Runtime cannot run, or whose logits are not finite.
+
+    `exact` as in `open_session`.
+    """
     try:
-        session = open_session(graph)
+        session = open_session(graph, exact=exact)
         channels = session.get_inputs()[0].shape[1]
         for (height, width), batch in product(sizes, (1, 3)):
             images = np.random.default_rng(0).normal(size=(batch, height, width, channels)).astype(np.float32)
@@ -78,9 +82,12 @@ def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
         raise InputError(f"the graph in lower precision cannot be run: {why}; nothing was written") from None
 
 
-def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
-    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs."""
-    sessions = [open_session(each) for each in (graph, other)]
+def agreement(graph: Any, other: Any, inputs: list[np.ndarray], *, exact: bool = False) -> float:
+    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs.
+
+    `exact` as in `open_session`.
+    """
+    sessions = [open_session(each, exact=exact) for each in (graph, other)]
     same = []
     for planes in inputs:
         first, second = (class_ids(session.run(None, {"images": planes})[0]) for session in sessions)
@@ -145,12 +152,6 @@ def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int,
             )
         worst = max(worst, difference)
     return worst
-
-
-def open_session(graph: Any) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def run(session: Any, images: np.ndarray) -> np.ndarray:

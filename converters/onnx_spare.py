@@ -26,5 +26,5 @@ def worst_first(graph: Any, quantise: Callable[[Sequence[str]], Any], inputs: li
         inputs: (1, c, h, w) float32 network inputs.
     """
     parts = parts_of(graph)
-    same = {part: agreement(graph, quantise([p for p in parts if p != part]), inputs) for part in parts}
+    same = {part: agreement(graph, quantise([p for p in parts if p != part]), inputs, exact=True) for part in parts}
     return sorted(parts, key=same.__getitem__)

@@ -229,6 +229,7 @@ def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_
     assert "extended" not in said
 
 
+@pytest.mark.slow
 def test_under_a_constant_rate_an_extended_run_is_the_longer_one(tiny_experiment, tmp_path, capsys):
     """Also where it is extended before it has ended."""
     constant = replace(tiny_experiment, optim=OptimConfig(learning_rate=0.05, schedule="constant", average=0.9))
@@ -264,6 +265,7 @@ def test_an_extension_holds_until_a_step_is_saved(tiny_experiment, tmp_path):
     assert extension(run, changed(long, steps=20), 8)[0].startswith("extended from 9 to 20 steps")
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_patience_goes_on_when_it_is_extended(tiny_experiment, tmp_path, capsys):
     experiment = changed(tiny_experiment, steps=6, validate_every=1, save_every=100, patience=1)
     made_up, true_scores = iter([0.4, 0.3, 0.5, 0.6, 0.1]), validate.scores

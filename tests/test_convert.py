@@ -96,6 +96,7 @@ def test_names_of_older_releases(v3, tmp_path):
     assert converted.model.config == presets.smp_deeplabv3("resnet18", 4, decoder_channels=16)
 
 
+@pytest.mark.slow
 def test_imagenet_encoder(tmp_path):
     classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "resnet18.pth")
@@ -148,6 +149,7 @@ def test_models_that_are_not_for_rgb_are_refused(tmp_path):
         convert("smp", tmp_path / "w.safetensors", Options())
 
 
+@pytest.mark.slow
 def test_verify_runs_both_and_names_the_layer_that_differs(v3, tmp_path):
     torch.save(v3.state_dict(), tmp_path / "w.pth")
     converted = convert("smp", tmp_path / "w.pth", Options())

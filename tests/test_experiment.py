@@ -74,6 +74,7 @@ def test_settings_become_an_experiment(project, tmp_path):
     assert (usual.train.epochs, usual.preprocess.size) == (2.0, (513, 513))
 
 
+@pytest.mark.slow
 def test_a_training_file_starts_a_run(project, tmp_path, tiny_package, monkeypatch, capsys):
     command = ["deeplab", "train", str(write(tmp_path)), "--data.root", str(project), "--out", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", [*command, "--start.package", str(tiny_package)])

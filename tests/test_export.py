@@ -151,6 +151,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(deeplab, tiny_package
     assert f"as {tmp_path / 'file'} is no folder to write into" in errors
 
 
+@pytest.mark.slow
 def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()

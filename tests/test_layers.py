@@ -90,11 +90,16 @@ def test_any_input_size(tiny_config, size, plus):
     ("encoder", "output_stride"),
     [
         ("resnet34", 32),
-        ("resnext50_32x4d", 8),
-        pytest.param("mobilenet_v2", 32, marks=pytest.mark.slow),
-        ("mobilenet_v2", 8),
-        pytest.param("tu-xception41", 32, marks=pytest.mark.slow),
-        ("tu-xception41p", 16),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("resnext50_32x4d", 8),
+                ("mobilenet_v2", 32),
+                ("mobilenet_v2", 8),
+                ("tu-xception41", 32),
+                ("tu-xception41p", 16),
+            )
+        ),
     ],
 )
 def test_strides_and_channels_of_encoders(encoder, output_stride):

@@ -152,6 +152,7 @@ def test_pixels_without_label_add_nothing(case, name):
     assert np.asarray(gradient)[np.asarray(ids) != IGNORE].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_are_finite_at_the_extremes(case, name):
     logits, ids = case

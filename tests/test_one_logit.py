@@ -106,6 +106,7 @@ def run(experiment, tmp_path_factory):
     return out, train(replace(experiment, loss=loss), out).best
 
 
+@pytest.mark.slow
 def test_training_writes_a_package_that_scores_as_the_validation_did(run, experiment):
     out, best = run
     dataset = open_dataset(experiment.data.root, "folder", "val")

@@ -70,7 +70,9 @@ def in_config(weights):
     return {"state_dict": weights, "config": {"model": model, "data": {"transforms": transforms}}}
 
 
-@pytest.mark.parametrize("keep", [in_lightning, in_arguments, in_config])
+@pytest.mark.parametrize(
+    "keep", [in_lightning, *(pytest.param(keep, marks=pytest.mark.slow) for keep in (in_arguments, in_config))]
+)
 def test_what_is_recorded_gives_pytorchs_map_without_an_option(unusual, tmp_path, keep):
     weights, picture, expected = unusual
     torch.save(keep(weights), tmp_path / "w.ckpt")

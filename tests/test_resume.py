@@ -198,6 +198,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_path, capsys):
     """To the bit what the steps of the longer run make of the state that the shorter one ended with."""
     run, data = tmp_path / "run", tiny_experiment.data

@@ -160,6 +160,7 @@ def test_a_package_that_does_not_fit_is_refused_before_anything_is_compiled(tiny
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, capsys):
     config = replace(tiny_experiment, start=StartConfig(tiny_package))
     shardings = make_shardings()

@@ -154,6 +154,7 @@ def test_frozen_parts_stay_as_they_are(tiny_experiment):
             assert module.use_running_average == (path[0] == "encoder")
 
 
+@pytest.mark.slow
 def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
     experiment = replace(tiny_experiment, optim=replace(tiny_experiment.optim, average=0.9))
     shardings = make_shardings(ONE)

@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from converters import onnx, torch, trt
 from converters.source import read_source
 from converters.trt import Span
+from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.pictures import read_image
 from deeplab_jax.errors import InputError, check
@@ -21,7 +22,7 @@ from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.inference.inference_config import unlike_others
 from deeplab_jax.inference.package import Package, check_vacant, read_package
-from deeplab_jax.inference.preprocess import preprocess
+from deeplab_jax.inference.preprocess import in_own_size, preprocess
 
 Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -29,11 +30,12 @@ Report = Callable[[str, bool], None]  # what is being done; or, if True, what wa
 
 CALIBRATION = 64  # pictures, evenly spread: more hardly move the ranges
 COMPARED = 8  # of them, to see what a lower precision changes
+MEGAPIXEL = 2**20  # of one that is run in its own size: all values of the network are looked at
 
 
 @dataclass(frozen=True)
 class Options:
-    dynamic_size: bool = False  # pictures of any height and width, not of the package's size alone
+    dynamic_size: bool = False  # pictures of any height and width, in their own size, not fitted into the package's
     precision: Precision = "float32"  # inside the graph; input and logits are float32
     calibration: "Pictures | None" = None  # that show int8 and float16 how large values become
     data: Dataset | None = None  # labelled, to measure what a lower precision costs
@@ -118,7 +120,8 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
                 write(engine, folder, graph, read.package, options, report)
     if ready:
         torch.write(folders["torch"], ready)
-    if unlike := unlike_others(read.package.preprocess):
+    fitted = not options.dynamic_size or "torch" in folders
+    if fitted and (unlike := unlike_others(read.package.preprocess)):
         report(f"note: {unlike}", True)
     return [measure(engine, folder) for engine, folder in folders.items()]
 
@@ -162,7 +165,16 @@ def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> A
 def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
     """(1, c, h, w) float32, of the calibration pictures or what stands in for them."""
     for picture in options.calibration or noise(package.preprocess.size):
-        yield preprocess(picture, package.preprocess, "rgb")[0][None]
+        config = own_size(picture, package.preprocess) if options.dynamic_size else package.preprocess
+        yield preprocess(picture, config, "rgb")[0][None]
+
+
+def own_size(picture: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
+    """What makes network input of a picture in its own size or, where it has more than a megapixel, of so many."""
+    config = in_own_size(config, *picture.shape[:2])
+    height, width = config.size
+    scale = min((MEGAPIXEL / (height * width)) ** 0.5, 1)
+    return replace(config, size=(max(int(scale * height), 1), max(int(scale * width), 1)))
 
 
 def noise(size: tuple[int, int]) -> list[np.ndarray]:

@@ -21,9 +21,10 @@ from deeplab_jax.data.fit import Placement
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.image_files import find_images
 from deeplab_jax.inference.package import read_package
 from deeplab_jax.inference.postprocess import postprocess
-from deeplab_jax.inference.predict import find_pictures, predict
+from deeplab_jax.inference.predict import predict
 
 
 def test_the_documented_snippets_run(package):
@@ -223,7 +224,9 @@ def test_predict_passes_over_what_it_cannot_read(package, tmp_path):
     (folder / "07b.png").write_text("no picture")
     faults = {}
     model = AutoModel.from_pretrained(package)
-    unreadable = predict(model, find_pictures([folder]), tmp_path / "out", 0.0, lambda p, e: faults.update({p.name: e}))
+    unreadable = predict(
+        model, find_images([folder]).images, tmp_path / "out", 0.0, lambda p, e: faults.update({p.name: e})
+    )
     assert unreadable == 1
     assert [name for name, error in faults.items() if error] == ["07b.png"]
     assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 20
@@ -247,7 +250,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tiny_package, tmp_path
         (tmp_path / folder).mkdir()
         Image.fromarray(pictures((30, 40))[0]).save(tmp_path / folder / "x.png")
     model = AutoModel.from_pretrained(tiny_package)
-    predict(model, find_pictures([tmp_path / "a", tmp_path / "b"]), tmp_path / "out", 0.0, lambda *_: None)
+    predict(model, find_images([tmp_path / "a", tmp_path / "b"]).images, tmp_path / "out", 0.0, lambda *_: None)
     assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"x_mask.png", "x_2_mask.png"}
 
 

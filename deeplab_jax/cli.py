@@ -19,7 +19,6 @@ from deeplab_jax.errors import InputError, check
 from deeplab_jax.terminal import console, print_error, say
 from deeplab_jax.train.command import train
 
-
 # Two numbers and no more: of a union tyro gives the option every word that follows, the names of pictures too.
 TWO_SIDES = PrimitiveConstructorSpec(
     nargs=2,

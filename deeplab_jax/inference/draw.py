@@ -40,7 +40,7 @@ def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     sheet = np.full((column.height, width + column.width, 3), 255, np.uint8)
     sheet[:height, :width] = image
     tint_in_place(sheet[:height, :width], ids, classes)
-    sheet[:, width:] = column
+    sheet[:, width:] = np.asarray(column)
     return sheet
 
 

@@ -123,7 +123,7 @@ class Work:
             sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
             suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95, *sampling]
         _, data = cv2.imencode(suffix, sheet, options)
-        write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data))
+        write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.tobytes()))
         mask = mask_picture(ids, self._classes)
         write_whole(self._out / f"{name}_mask.png", lambda part: mask.save(part, "PNG", compress_level=1))
 

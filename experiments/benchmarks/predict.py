@@ -2,13 +2,13 @@
 
     python experiments/benchmarks/predict.py [PACKAGE] [--photos 200] [--turns 5]
 
-By default with an ONNX package of smp's DeepLabV3+ MobileNetV2, output stride 16, 21 classes, random weights. The photos
-are drawn. Seconds are those of calls that take turns in one process, least and median; the memory is that of a process
-of its own.
+By default with an ONNX package of smp's DeepLabV3+ MobileNetV2, output stride 16, 21 classes, random weights. The
+photos are drawn. Seconds are those of calls that take turns in one process; the memory is that of another process.
 """
 
 import argparse
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -77,14 +77,13 @@ def rows(what: str, seconds: dict[str, tuple[float, float]], count: int, base: s
 
 
 def peak(package: Path, photos: list[Path], out: Path) -> int:
-    """MB that `deeplab predict` takes at most, in a process of its own."""
-    program = (
-        "import resource, sys; from deeplab_jax.cli import main; main(); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-    )
+    """MB that `deeplab predict` takes at most, in a process of its own. On Linux."""
+    # Not getrusage, which begins with the memory of the process that starts this one.
+    program = "from deeplab_jax.cli import main; main(); print(open('/proc/self/status').read())"
     words = ["predict", package, *photos, "--out", out, "--confidence", CONFIDENCE]
     done = subprocess.run([sys.executable, "-c", program, *map(str, words)], check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
+    return int(kilobytes) // 1024
 
 
 def main() -> None:
@@ -110,7 +109,10 @@ def main() -> None:
             shutil.rmtree(out, ignore_errors=True)
             assert not predict(model, photos, out, CONFIDENCE, lambda *_: None)
 
-        one = {"model and map": lambda: alone(image), "predict": lambda: predicted([large])}
+        one: dict[str, Callable[[], object]] = {
+            "model and map": lambda: alone(image),
+            "predict": lambda: predicted([large]),
+        }
         many = {
             "network": lambda: [model._backend(inputs) for _ in small],
             "model and map": lambda: [alone(image) for image in images],

@@ -158,14 +158,14 @@ def predict(
         size: that pictures are fitted into, in the package's way.
         own_size: run every picture in its own size, as packages exported with --dynamic-size do by themselves.
     """
-    from deeplab_jax.inference.auto import AutoModel
     from deeplab_jax.inference.image_files import find_images
+    from deeplab_jax.inference.predict import load
     from deeplab_jax.inference.predict import predict as run
 
     if not inputs:
         raise InputError("name at least one picture or folder: deeplab predict PACKAGE INPUT... --out DIR")
     found = find_images(inputs)
-    model = AutoModel.from_pretrained(package, size=input_size(size, own_size))
+    model = load(package, input_size(size, own_size), len(found.images))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("predicting", total=len(found.images))
 

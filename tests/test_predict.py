@@ -124,11 +124,11 @@ def test_what_cannot_be_read_says_the_way_out(tmp_path):
 
 
 @pytest.fixture
-def deeplab(monkeypatch, capsys, model):
-    """Runs `deeplab predict` with that model in this process; returns exit code, output and errors."""
+def deeplab(monkeypatch, capsys, model, tiny_package):
+    """Runs `deeplab predict PACKAGE` with that model in this process; returns exit code, output and errors."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["deeplab", "predict", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["deeplab", "predict", str(tiny_package), *map(str, words)])
         monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: model)
         try:
             code = cli.main()
@@ -144,7 +144,7 @@ def test_the_command_tells_what_became_of_every_file(deeplab, tmp_path):
     first, second = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
     first.save(folder / "c.gif", save_all=True, append_images=[second])
     (folder / "notes.txt").write_text("x")
-    code, output, errors = deeplab("p", folder, "--out", tmp_path / "out")
+    code, output, errors = deeplab(folder, "--out", tmp_path / "out")
     lines = [line for line in output.splitlines() if line]
     assert (code, errors) == (0, "")
     assert lines == [
@@ -162,7 +162,7 @@ def test_the_command_tells_what_became_of_every_file(deeplab, tmp_path):
 def test_a_named_file_that_is_no_image_is_an_error(deeplab, tmp_path):
     folder = save(tmp_path / "images", "a.jpg")
     (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + b"\0" * 64)
-    code, output, errors = deeplab("p", folder / "clip.mp4", folder / "a.jpg", "--out", tmp_path / "out")
+    code, output, errors = deeplab(folder / "clip.mp4", folder / "a.jpg", "--out", tmp_path / "out")
     assert code == 1
     assert "clip.mp4 cannot be read as a picture (it is of no known format)" in errors
     assert "1 of 2 pictures predicted" in output
@@ -296,3 +296,13 @@ def test_data_sets_read_the_same_kinds(tmp_path):
     for name in ("e.mp4", "f.txt", "g.npy", "h.mpg", "i.h5", ".j.png"):
         (folder / name).write_bytes(struct.pack(">I", 24) + b"ftypisom" + b"\0" * 64)
     assert [path.name for path in list_images(folder)] == ["a.gif", "b.jfif", "c.avif", "d.jp2"]
+
+
+@pytest.mark.parametrize(("size", "count", "expected"), [(None, 1, None), (None, 4, 3), ("image", 4, None)])
+def test_cores_are_shared_by_the_images_in_work(model, tiny_package, monkeypatch, size, count, expected):
+    asked = []
+    monkeypatch.setattr(module, "THREADS", 2)
+    monkeypatch.setattr(module, "CORES", 6)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **options: asked.append(options) or model)
+    module.load(tiny_package, size, count)
+    assert asked == [{"size": size, "threads": expected}]

@@ -151,7 +151,7 @@ def test_lower_precision_is_calibrated_with_what_is_run(tiny_package):
 
 
 @pytest.mark.parametrize(("words", "size"), [((), None), (("--size", 33, 80), (33, 80)), (("--own-size",), "image")])
-def test_the_commands_hand_the_size_on(monkeypatch, capsys, shapes_folder, tmp_path, words, size):
+def test_the_commands_hand_the_size_on(monkeypatch, capsys, tiny_package, shapes_folder, tmp_path, words, size):
     """Wherever the option stands."""
     asked = []
 
@@ -162,9 +162,9 @@ def test_the_commands_hand_the_size_on(monkeypatch, capsys, shapes_folder, tmp_p
     monkeypatch.setattr(AutoModel, "from_pretrained", refuse)
     image = shapes_folder / "images/val/0.png"
     for command in (
-        ("predict", "p", *words, image, "--out", tmp_path / "out"),
-        ("predict", "p", image, image, "--out", tmp_path / "out", *words),
-        ("evaluate", *words, "p", "--data.root", shapes_folder),
+        ("predict", tiny_package, *words, image, "--out", tmp_path / "out"),
+        ("predict", tiny_package, image, image, "--out", tmp_path / "out", *words),
+        ("evaluate", *words, tiny_package, "--data.root", shapes_folder),
     ):
         monkeypatch.setattr(sys, "argv", ["deeplab", *map(str, command)])
         assert cli.main() == 1

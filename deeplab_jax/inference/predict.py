@@ -18,17 +18,26 @@ import numpy as np
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.pictures import read_header, read_image
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.auto import SegmentationModel, as_threshold
+from deeplab_jax.inference.auto import AutoModel, SegmentationModel, as_threshold
 from deeplab_jax.inference.draw import mask_picture, overlay
+from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.limits import MOST_PIXELS
-from deeplab_jax.inference.package import PARTIAL
+from deeplab_jax.inference.package import PARTIAL, InputSize, read_package
 
-THREADS = min(os.cpu_count() or 1, 4)  # each with an image, from its file to its results
+CORES = os.cpu_count() or 1
+THREADS = min(CORES, 4)  # each with an image, from its file to its results
 MOST_AT_ONCE = 2**26  # pixels of the images in work: each takes up to 20 bytes, so two of 24 megapixels some 900 MB
 JPEG_SIDE = 65500  # pixels that a JPEG has at most
 
 # Called once an image, in their order, with what is wrong, what is worth knowing, or None.
 Report = Callable[[Path, InputError | str | None], None]
+
+
+def load(package: Path, size: InputSize | None, count: int) -> SegmentationModel:
+    """The model for so many images. ONNX Runtime's threads share the cores where several images are run at a time."""
+    package = find_package(package, None)
+    alone = count < 2 * THREADS or read_package(package, size).any_size
+    return AutoModel.from_pretrained(package, size=size, threads=None if alone else CORES // THREADS)
 
 
 def predict(model: SegmentationModel, images: Sequence[Path], out: Path, confidence: float, report: Report) -> int:

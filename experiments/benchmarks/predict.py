@@ -24,7 +24,8 @@ import onnxruntime
 
 from deeplab_jax import AutoModel
 from deeplab_jax.data.pictures import read_image
-from deeplab_jax.inference.predict import predict
+from deeplab_jax.inference.auto import SegmentationModel
+from deeplab_jax.inference.predict import load, predict
 
 LARGE, SMALL = (4000, 6000), (720, 1280)
 CONFIDENCE = 0.0  # random weights are sure of nothing
@@ -99,24 +100,25 @@ def main() -> None:
         each = max(options.photos // options.turns, 1)
         small = [make_photo(folder / f"{number}.jpg", SMALL, number) for number in range(each)]
         model = AutoModel.from_pretrained(package)
+        for_many = load(package, None, each)
         image, images = read_image(large), [read_image(path) for path in small]
         inputs = model._network_input(images[:1], "rgb")[0]
 
         def alone(image: np.ndarray) -> None:
             model(image, confidence=CONFIDENCE, input_color_format="rgb")
 
-        def predicted(photos: list[Path]) -> None:
+        def predicted(model: SegmentationModel, photos: list[Path]) -> None:
             shutil.rmtree(out, ignore_errors=True)
             assert not predict(model, photos, out, CONFIDENCE, lambda *_: None)
 
         one: dict[str, Callable[[], object]] = {
             "model and map": lambda: alone(image),
-            "predict": lambda: predicted([large]),
+            "predict": lambda: predicted(model, [large]),
         }
         many = {
             "network": lambda: [model._backend(inputs) for _ in small],
             "model and map": lambda: [alone(image) for image in images],
-            "predict": lambda: predicted(small),
+            "predict": lambda: predicted(for_many, small),
         }
         print(f"{platform.machine()}, Python {platform.python_version()}, OpenCV {cv2.__version__}, ", end="")
         print(f"onnxruntime {onnxruntime.__version__}, {options.turns} turns")

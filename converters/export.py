@@ -1,5 +1,6 @@
 """One JAX package to packages for several engines, and what came of each."""
 
+import math
 import statistics
 import tempfile
 import time
@@ -30,7 +31,6 @@ Report = Callable[[str, bool], None]  # what is being done; or, if True, what wa
 
 CALIBRATION = 64  # pictures, evenly spread: more hardly move the ranges
 COMPARED = 8  # of them, to see what a lower precision changes
-MEGAPIXEL = 2**20  # of one that is run in its own size: all values of the network are looked at
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
                 write(engine, folder, graph, read.package, options, report)
     if ready:
         torch.write(folders["torch"], ready)
+    if options.dynamic_size:
+        height, width = read.size
+        fit = f"size=({height}, {width}), or --size {height} {width}"
+        report(f"note: pictures are run in their own size; to fit them into the package's: {fit}", True)
     fitted = not options.dynamic_size or "torch" in folders
     if fitted and (unlike := unlike_others(read.package.preprocess)):
         report(f"note: {unlike}", True)
@@ -170,11 +174,14 @@ def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
 
 
 def own_size(picture: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
-    """What makes network input of a picture in its own size or, where it has more than a megapixel, of so many."""
-    config = in_own_size(config, *picture.shape[:2])
-    height, width = config.size
-    scale = min((MEGAPIXEL / (height * width)) ** 0.5, 1)
-    return replace(config, size=(max(int(scale * height), 1), max(int(scale * width), 1)))
+    """What makes network input of a picture in its own size, scaled down where it has more pixels than the package's.
+
+    All values of the network are looked at, so large pictures would take gigabytes.
+    """
+    own = in_own_size(config, *picture.shape[:2])
+    scale = min((math.prod(config.size) / math.prod(own.size)) ** 0.5, 1)
+    height, width = (max(int(scale * side), 1) for side in own.size)
+    return replace(config, size=(height, width))
 
 
 def noise(size: tuple[int, int]) -> list[np.ndarray]:

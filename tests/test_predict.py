@@ -298,11 +298,11 @@ def test_data_sets_read_the_same_kinds(tmp_path):
     assert [path.name for path in list_images(folder)] == ["a.gif", "b.jfif", "c.avif", "d.jp2"]
 
 
-@pytest.mark.parametrize(("size", "count", "expected"), [(None, 1, None), (None, 4, 3), ("image", 4, None)])
+@pytest.mark.parametrize(("size", "count", "expected"), [(None, 1, None), (None, 4, 4), ("image", 4, None)])
 def test_cores_are_shared_by_the_images_in_work(model, tiny_package, monkeypatch, size, count, expected):
     asked = []
     monkeypatch.setattr(module, "THREADS", 2)
-    monkeypatch.setattr(module, "CORES", 6)
+    monkeypatch.setattr(module, "CORES", 7)
     monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **options: asked.append(options) or model)
     module.load(tiny_package, size, count)
     assert asked == [{"size": size, "threads": expected}]

@@ -48,18 +48,14 @@ def find_images(inputs: Sequence[Path]) -> ImageFiles:
 def look_into(folder: Path) -> ImageFiles:
     found = ImageFiles([], [], [])
     for path in sorted(folder.iterdir()):
+        shown = path.is_file() and not path.name.startswith(".")
         if path.is_dir():
             found.folders.append(path)
-        elif is_image(path) or (path.is_file() and not path.name.startswith(".") and is_hidden_image(path)):
+        elif shown and (is_image(path) or is_unread(path) or holds_image(path)):
             found.images.append(path)
         else:
             found.others.append(path)
     return found
-
-
-def is_hidden_image(path: Path) -> bool:
-    """Whether a file is an image though its name does not promise one that can be read."""
-    return is_unread(path) or holds_image(path)
 
 
 def count(paths: Sequence[Path], kind: str) -> str:

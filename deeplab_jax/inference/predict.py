@@ -37,7 +37,7 @@ def load(package: Path, size: InputSize | None, count: int) -> SegmentationModel
     """The model for so many images. ONNX Runtime's threads share the cores where several images are run at a time."""
     package = find_package(package, None)
     alone = count < 2 * THREADS or read_package(package, size).any_size
-    return AutoModel.from_pretrained(package, size=size, threads=None if alone else CORES // THREADS)
+    return AutoModel.from_pretrained(package, size=size, threads=None if alone else -(-CORES // THREADS))
 
 
 def predict(model: SegmentationModel, images: Sequence[Path], out: Path, confidence: float, report: Report) -> int:
@@ -92,8 +92,8 @@ class Work:
             try:
                 image = read_image(path, MOST_PIXELS)
                 ids = self._ids(image)
-            except InputError as error:
-                return error if str(path) in str(error) else InputError(f"{path}: {error}")
+            except InputError as error:  # not that one is returned: it holds on to the image
+                return InputError(str(error) if str(path) in str(error) else f"{path}: {error}")
             try:
                 self._write(image, ids, name)
             except OSError as error:

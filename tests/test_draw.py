@@ -38,7 +38,7 @@ def test_an_overlay_shows_the_classes_that_are_there(count):
     ids = np.full((40, 50), count - 1, np.min_scalar_type(count))
     ids[7, 9] = 1
     ids[:2] = count  # of no class
-    sheet = overlay(image, ids, classes)
+    sheet = overlay(image, ids, classes)[..., ::-1]
     np.testing.assert_array_equal(sheet[:40, :50], tint(image, ids, classes))
     shown = Classes((classes.names[1], classes.names[-1]), (classes.palette[1], classes.palette[-1]))
     column = np.asarray(legend(shown, (40, 50)))

@@ -65,7 +65,7 @@ def test_masks_and_overlays_are_those_of_the_model(package, tmp_path):
     image = read_image(folder / "03.png")
     ids = model(image, confidence=0.0, input_color_format="rgb")[0].segmentation_map
     np.testing.assert_array_equal(mask_of(tmp_path / "out/03_mask.png"), ids)
-    drawn = overlay(image, ids.astype(np.uint8), Classes(tuple(model.class_names), model.palette))
+    drawn = overlay(image, ids.astype(np.uint8), Classes(tuple(model.class_names), model.palette))[..., ::-1]
     with Image.open(tmp_path / "out/03_overlay.jpg") as shown:
         assert np.abs(np.asarray(shown).astype(int) - drawn).mean() < 3
 
@@ -285,7 +285,7 @@ def test_an_overlay_that_no_jpeg_can_hold_is_a_png(model, tmp_path, monkeypatch)
         image = read_image(folder / "a.png")
         ids = mask_of(tmp_path / "out/a_mask.png")
         np.testing.assert_array_equal(
-            np.asarray(picture), overlay(image, ids, Classes(tuple(model.class_names), model.palette))
+            np.asarray(picture)[..., ::-1], overlay(image, ids, Classes(tuple(model.class_names), model.palette))
         )
 
 

@@ -1,14 +1,14 @@
 """Pictures of segmentation maps."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_jax.data.classes import Classes
+from deeplab_jax.data.classes import Classes, Colour
 
 TEXT, BLACK = (20, 20, 20), (0, 0, 0)
 OPACITY = 0.6  # of the classes' colors
@@ -26,7 +26,7 @@ def plain_text() -> Iterator[None]:
 
 
 def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: the image under the colors of its classes, with a legend of those that are in it.
+    """(H, W, 3) uint8 BGR, as OpenCV writes it: the image under the colors of its classes, and a legend of those in it.
 
     Args:
         image: (h, w, 3) uint8 RGB.
@@ -37,23 +37,23 @@ def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     present = np.flatnonzero(counts).tolist()
     shown = Classes(tuple(classes.names[i] for i in present), tuple(classes.palette[i] for i in present))
     column = legend(shown, (height, width))
-    sheet = np.full((column.height, width + column.width, 3), 255, np.uint8)
-    sheet[:height, :width] = image
-    tint_in_place(sheet[:height, :width], ids, classes)
-    sheet[:, width:] = np.asarray(column)
+    sheet = np.empty((column.height, width + column.width, 3), np.uint8)
+    sheet[height:, :width], sheet[:, width:] = 255, np.asarray(column)[..., ::-1]
+    cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=sheet[:height, :width])
+    tint_in_place(sheet[:height, :width], ids, [color[::-1] for color in classes.palette])
     return sheet
 
 
 def tint(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     """(h, w, 3) uint8 RGB, gray under the classes' colors. Black classes and ids of no class stay as they are."""
     tinted = image.copy()
-    tint_in_place(tinted, ids, classes)
+    tint_in_place(tinted, ids, classes.palette)
     return tinted
 
 
-def tint_in_place(image: np.ndarray, ids: np.ndarray, classes: Classes) -> None:
-    """`tint`, a band of rows at a time, which stays in the processor's cache."""
-    colors = np.array([*classes.palette, BLACK])  # the last stands for all ids of no class
+def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Colour]) -> None:
+    """`tint` with colors in the order of the image's channels, a band of rows at a time, which stays in the cache."""
+    colors = np.array([*palette, BLACK])  # the last stands for all ids of no class
     drawn = colors.any(1, keepdims=True)
     # The share of a class's color and whether it is drawn, in the four bytes of one number.
     table = np.hstack([np.round(OPACITY * colors), 255 * drawn]).astype(np.uint8).view(np.uint32)[:, 0]

@@ -124,8 +124,13 @@ class Work:
         return result.segmentation_map.numpy().astype(np.min_scalar_type(len(self._classes) - 1))
 
     def _write(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
+        with ThreadPoolExecutor(1) as beside:  # a core is idle where there is one image alone
+            mask = beside.submit(self._write_mask, ids, name)
+            self._write_overlay(image, ids, name)
+            mask.result()
+
+    def _write_overlay(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
         sheet = overlay(image, ids, self._classes)
-        cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR, dst=sheet)
         # A JPEG takes a tenth of the time and of the space of a PNG, and is only looked at.
         suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
         if max(sheet.shape) <= JPEG_SIDE:
@@ -133,6 +138,8 @@ class Work:
             suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95, *sampling]
         _, data = cv2.imencode(suffix, sheet, options)
         write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.tobytes()))
+
+    def _write_mask(self, ids: np.ndarray, name: str) -> None:
         mask = mask_picture(ids, self._classes)
         write_whole(self._out / f"{name}_mask.png", lambda part: mask.save(part, "PNG", compress_level=1))
 

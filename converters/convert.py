@@ -1,14 +1,16 @@
 """`deeplab convert`: a file of someone's weights to a model and what a package needs to know beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
-from converters import smp, tf_deeplab, timm, torchvision
+from converters import smp, smp_settings, tf_deeplab, timm, torchvision
 from converters.files import Weights, has, read_weights
+from converters.normalization import Normalization, recorded_normalization
+from converters.recorded import Report, Setting
 from converters.tf_files import atrous_rates_in, read_with_averages
 from converters.torch_pickle import plain
 from deeplab_jax.architecture import ASPPConfig, DPCConfig, MobileNetV2Config, ModelConfig, XceptionConfig
@@ -44,7 +46,7 @@ class Converted:
     class_names: tuple[str, ...] | None  # where they are known
     beside: list[str]  # what is in the file and is no part of the model
     key: str = ""  # of the checkpoint that the weights were under
-    assumed: list[str] = field(default_factory=list)  # what no file records and nobody gave
+    report: Report = field(default_factory=Report)  # where each value that weights do not say is from
 
     def summary(self) -> list[str]:
         """What was converted, line by line."""
@@ -54,8 +56,11 @@ class Converted:
         count = sum(not name.endswith("num_batches_tracked") for name in self.weights)
         where = f" of {plain(self.key)}" if self.key else ""
         lines = [f"{count} tensors{where}: {what}, output stride {config.encoder.output_stride}, {rates}"]
-        if self.assumed:
-            lines.append(f"not recorded, so taken to be the usual: {', '.join(self.assumed)}")
+        if self.report.taken:
+            lines.append(f"recorded: {'; '.join(self.report.taken)}")
+        if self.report.assumed:
+            lines.append(f"not recorded, so taken to be the usual: {', '.join(self.report.assumed)}")
+        lines += self.report.notes
         if self.beside:
             more = f" and {len(self.beside) - 8} more" if len(self.beside) > 8 else ""
             lines.append(f"left aside: {', '.join(map(plain, self.beside[:8]))}{more}")
@@ -84,22 +89,15 @@ def defaults_taken(**known: Any) -> list[str]:
 
 
 def from_smp(path: Path, options: Options) -> Converted:
-    read = read_torch_weights("smp", path)
-    recorded = {name: value for name, value in read.recorded.items() if value is not None}
+    read, report = read_torch_weights("smp", path), Report()
     weights = smp.modernise(read.tensors)
-    config = smp.infer_config(weights, options.encoder, options.output_stride, options.atrous_rates, recorded)
+    smp_settings.check_config(read.config, smp.is_plus(weights))
+    given = options.encoder, options.output_stride, options.atrous_rates
+    config = smp_settings.model_config(weights, read.settings, *given, report)
     model = smp.from_state_dict(weights, config)
-    assumed = defaults_taken(
-        encoder=first(options.encoder, recorded.get("encoder_name")),
-        output_stride=first(options.output_stride, recorded.get("encoder_output_stride")),
-        atrous_rates=first(options.atrous_rates, recorded.get("decoder_atrous_rates")),
-        mean=options.mean,
-        std=options.std,
-    )
-    activation = recorded.get("activation")
-    beside = [*read.beside, *([f"activation {activation!r} (packages take logits)"] if activation else [])]
-    preprocess = torch_preprocessing(config, options, (512, 512))
-    return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, read.key, assumed)
+    preprocess, used = torch_preprocessing(config, options, (512, 512), read.settings, report)
+    beside = left_aside(read, used)
+    return Converted(model, weights, smp.encoder_name(config), preprocess, None, beside, read.key, report)
 
 
 def first(*values: Any) -> Any:
@@ -108,21 +106,22 @@ def first(*values: Any) -> Any:
 
 
 def from_torchvision(path: Path, options: Options) -> Converted:
-    read = read_torch_weights("torchvision", path)
+    read, report = read_torch_weights("torchvision", path), Report()
     weights, aside = torchvision.without_foreign_auxiliary(read.tensors)
     config = torchvision.infer_config(weights)
+    torchvision.check_settings(config, read.settings)
     model = torchvision.from_state_dict(weights, config)
-    preprocess, encoder = torch_preprocessing(config, options, (520, 520)), torchvision.backbone_name(config)
-    assumed = [] if config.num_classes == len(voc.CLASSES) else defaults_taken(mean=options.mean, std=options.std)
-    beside = [*read.beside, *aside]
-    return Converted(model, weights, encoder, preprocess, voc_names(config), beside, read.key, assumed)
+    preprocess, used = torch_preprocessing(config, options, (520, 520), read.settings, report)
+    if config.num_classes == len(voc.CLASSES):
+        report.assumed.clear()
+    encoder, beside = torchvision.backbone_name(config), [*left_aside(read, used), *aside]
+    return Converted(model, weights, encoder, preprocess, voc_names(config), beside, read.key, report)
 
 
 def from_timm(path: Path, options: Options) -> Converted:
-    read = read_torch_weights("timm", path)
-    encoder = first(options.encoder, timm.recorded_encoder(read.recorded, read.tensors))
-    said = timm.recorded_normalisation(read.recorded)
-    options = replace(options, mean=first(options.mean, said.get("mean")), std=first(options.std, said.get("std")))
+    read, report = read_torch_weights("timm", path), Report()
+    names = [setting for setting in read.settings if setting.name in ("architecture", "encoder_name")]
+    encoder = timm.choose_encoder(lambda: timm.infer_encoder(read.tensors), names, options.encoder, report)
     preset = smp.PRESETS[options.architecture or "DeepLabV3Plus"]
     config = preset(
         encoder,
@@ -133,10 +132,9 @@ def from_timm(path: Path, options: Options) -> Converted:
     model = build_model(config, rngs=nnx.Rngs(0))
     classifier = timm.load_encoder(model, read.tensors)
     model.eval()
-    preprocess = torch_preprocessing(config, options, (512, 512))
-    known = first(options.encoder, read.recorded.get("architecture"))
-    assumed = defaults_taken(encoder=known, mean=options.mean, std=options.std)
-    return Converted(model, read.tensors, encoder, preprocess, None, [*read.beside, *classifier], read.key, assumed)
+    preprocess, used = torch_preprocessing(config, options, (512, 512), read.settings, report)
+    beside = [*left_aside(read, used), *classifier]
+    return Converted(model, read.tensors, encoder, preprocess, None, beside, read.key, report)
 
 
 def from_tf(path: Path, options: Options) -> Converted:
@@ -157,7 +155,8 @@ def from_tf(path: Path, options: Options) -> Converted:
     )
     encoder, _ = tf_deeplab.infer_variant(variables)
     preprocess = tf_deeplab.preprocessing(config, options.size or (513, 513))
-    return Converted(model, variables, encoder, preprocess, voc_names(config), beside, assumed=assumed)
+    report = Report(assumed=assumed)
+    return Converted(model, variables, encoder, preprocess, voc_names(config), beside, report=report)
 
 
 SOURCES: dict[str, Callable[[Path, Options], Converted]] = {
@@ -199,11 +198,31 @@ def convert(source: str, path: Path, options: Options) -> Converted:
     return converted
 
 
-def torch_preprocessing(config: ModelConfig, options: Options, size: tuple[int, int]) -> PreprocessConfig:
+def torch_preprocessing(
+    config: ModelConfig, options: Options, size: tuple[int, int], settings: Collection[Setting], report: Report
+) -> tuple[PreprocessConfig, Normalization | None]:
+    """How pictures become network input: by the options, else as recorded, else as usual; and what was recorded."""
     usual = PreprocessConfig(options.size or size)
     if isinstance(config.encoder, XceptionConfig):
         usual = replace(usual, mean=INCEPTION, std=INCEPTION)
-    return replace(usual, mean=first(options.mean, usual.mean), std=first(options.std, usual.std))
+    found = recorded_normalization(settings, report, options.mean, options.std)
+    report.assumed += defaults_taken(mean=first(options.mean, found), std=first(options.std, found))
+    if found:
+        usual = replace(usual, mean=found.mean, std=found.std, color_mode="bgr" if found.bgr else "rgb")
+    order = found.order if found else 1
+    given = {name: value[::order] for name in ("mean", "std") if (value := getattr(options, name)) is not None}
+    return replace(usual, **given), found
+
+
+def left_aside(read: Weights, used: Normalization | None) -> list[str]:
+    """What is in the file and was taken neither as weights nor as normalisation."""
+    prefix = f"{read.key}." if read.key else ""
+    taken = [".".join(setting.path) for setting in used.settings] if used else []
+    return [
+        name
+        for name in read.beside
+        if f"{prefix}{name}" not in taken and not any(f"{place}.".startswith(f"{name}.") for place in taken)
+    ]
 
 
 def voc_names(config: ModelConfig) -> tuple[str, ...] | None:

@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converters.recorded import STATISTIC, Setting, settings_in, triple
 from converters.torch_files import read_torch
 from converters.torch_pickle import plain
 from deeplab_jax.config import read_json
 from deeplab_jax.errors import InputError
 
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")  # what save_pretrained writes, new and old
+TRANSFORM = (
+    "albumentations_config_eval.json"  # what pictures go through, as segmentation_models_pytorch shows to save it
+)
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|module)\.")  # torch.compile and DataParallel put them into names
 # Copies of a model that are not the model: found by their key in a checkpoint, or by the prefix of their names.
 COPIES = re.compile(r"(^|.*[^a-z])(ema|swa|avg|averaged?|shadow|teacher|momentum|target|grads?)([^a-z].*|$)")
@@ -30,7 +34,8 @@ class Weights:
     tensors: dict[str, Any]  # names -> arrays
     key: str  # of the checkpoint that they were under
     beside: list[str]  # names in the file that are no part of the model
-    recorded: Mapping[str, Any]  # what `config.json` says, in a folder of save_pretrained
+    settings: tuple[Setting, ...]  # what the file, or JSON files beside it in a folder, say of the model
+    config: Mapping[str, Any]  # what `config.json` says, in a folder of save_pretrained
 
 
 def read_weights(path: Path, anchor: str) -> Weights:
@@ -46,23 +51,30 @@ def read_weights(path: Path, anchor: str) -> Weights:
         InputError: that names the file and why it cannot be used.
     """
     if path.is_dir():
-        files = [path / name for name in PRETRAINED if (path / name).is_file()]
-        if not files:
-            raise InputError(f"{path} holds neither {' nor '.join(PRETRAINED)}; name the weights file itself")
-        recorded = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-        if not isinstance(recorded, dict):
-            raise InputError(f"{path / 'config.json'} must be an object of settings")
-        weights = read_weights(files[0], anchor)
-        return Weights(weights.tensors, weights.key, weights.beside, recorded)
+        return _read_folder(path, anchor)
     if not path.is_file():
         raise InputError(f"the weights file {path} does not exist or is no file")
-    content = _read_safetensors(path) if _is_safetensors(path) else read_torch(path)
+    content, metadata = _read_safetensors(path) if _is_safetensors(path) else (read_torch(path), {})
     try:
         key, state_dict, beside = _state_dict(content, anchor)
         tensors, more = _unwrap(state_dict, anchor)
+        settings = settings_in(content) + settings_in(metadata, "metadata")
     except InputError as error:
         raise InputError(f"{path} {error}") from None
-    return Weights(tensors, key, [*beside, *more], {})
+    return Weights(tensors, key, [*beside, *more], settings, {})
+
+
+def _read_folder(path: Path, anchor: str) -> Weights:
+    files = [path / name for name in PRETRAINED if (path / name).is_file()]
+    if not files:
+        raise InputError(f"{path} holds neither {' nor '.join(PRETRAINED)}; name the weights file itself")
+    weights = read_weights(files[0], anchor)
+    said = {name: read_json(path / name) for name in ("config.json", TRANSFORM) if (path / name).is_file()}
+    for name, content in said.items():
+        if not isinstance(content, dict):
+            raise InputError(f"{path / name} must be an object of settings")
+    settings = [setting for name, content in said.items() for setting in settings_in(content, name)]
+    return replace(weights, settings=(*weights.settings, *settings), config=said.get("config.json", {}))
 
 
 def has(anchor: str, names: Iterable[str]) -> bool:
@@ -118,7 +130,8 @@ def _unwrap(weights: Mapping[str, Any], anchor: str) -> tuple[dict[str, Any], li
     own, beside = {}, []
     for name, value in weights.items():
         inner = bare[name].removeprefix(prefix)
-        if not bare[name].startswith(prefix) or bare[name].startswith(others) or EXTRAS.fullmatch(inner):
+        extra = EXTRAS.fullmatch(inner) or (STATISTIC.fullmatch(inner.split(".")[-1]) and triple(value))
+        if not bare[name].startswith(prefix) or bare[name].startswith(others) or extra:
             beside.append(name)
         elif inner in own:
             raise InputError(f"holds {plain(inner)} twice, once under {plain(name)}; save one model alone")
@@ -134,12 +147,15 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{" or (path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")))
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Its tensors, and the texts that may stand beside them."""
     import safetensors
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+        return load_file(path), metadata or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a type of number that numpy has not

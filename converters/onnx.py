@@ -10,9 +10,8 @@ from flax import nnx
 
 import deeplab_jax
 from converters.layers import first_difference
+from converters.onnx_session import open_session
 from converters.source import Source, read_source
-from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.package import Package, check_vacant, write_package
 from deeplab_jax.models import DeepLab
@@ -54,7 +53,7 @@ def build(source: Source, dynamic_size: bool) -> tuple[Any, float]:
     from converters.onnx_trace import finish, trace
 
     general = trace(source.model)
-    metadata = describe(source.package.classes, source.package.preprocess, dynamic_size)
+    metadata = describe(source, dynamic_size)
     graph = finish(general if dynamic_size else fix_size(general, source.size), metadata)
     if not dynamic_size:
         check(source.model, finish(general, metadata), ODD_SIZE, (1,))
@@ -66,10 +65,13 @@ def checked_sizes(package: Package, dynamic_size: bool) -> list[tuple[int, int]]
     return [*([ODD_SIZE] if dynamic_size else []), package.preprocess.size]
 
 
-def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
-    """Raises InputError for a graph in lower precision that ONNX Runtime cannot run, or whose logits are not finite."""
+def check_runs(graph: Any, sizes: list[tuple[int, int]], *, exact: bool = False) -> None:
+    """Raises InputError for a graph in lower precision that ONNX Runtime cannot run, or whose logits are not finite.
+
+    `exact` as in `open_session`.
+    """
     try:
-        session = open_session(graph)
+        session = open_session(graph, exact=exact)
         channels = session.get_inputs()[0].shape[1]
         for (height, width), batch in product(sizes, (1, 3)):
             images = np.random.default_rng(0).normal(size=(batch, height, width, channels)).astype(np.float32)
@@ -80,9 +82,12 @@ def check_runs(graph: Any, sizes: list[tuple[int, int]]) -> None:
         raise InputError(f"the graph in lower precision cannot be run: {why}; nothing was written") from None
 
 
-def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
-    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs."""
-    sessions = [open_session(each) for each in (graph, other)]
+def agreement(graph: Any, other: Any, inputs: list[np.ndarray], *, exact: bool = False) -> float:
+    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs.
+
+    `exact` as in `open_session`.
+    """
+    sessions = [open_session(each, exact=exact) for each in (graph, other)]
     same = []
     for planes in inputs:
         first, second = (class_ids(session.run(None, {"images": planes})[0]) for session in sessions)
@@ -91,8 +96,8 @@ def agreement(graph: Any, other: Any, inputs: list[np.ndarray]) -> float:
 
 
 def class_ids(logits: np.ndarray) -> np.ndarray:
-    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether it is more probable than not."""
-    return logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)
+    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether its sigmoid is 0.5 or more."""
+    return logits[:, 0] >= 0 if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
@@ -104,8 +109,9 @@ def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 
 
-def describe(classes: Classes, preprocess: PreprocessConfig, dynamic_size: bool) -> dict[str, str]:
+def describe(source: Source, dynamic_size: bool) -> dict[str, str]:
     """What a reader of the file alone must know; the packages of the shared API say it in files of their own."""
+    classes, preprocess = source.package.classes, source.package.preprocess
     height, width = preprocess.size
     channels = preprocess.color_mode.upper()
     fit = "of any size" if dynamic_size else f"{preprocess.resize_mode} to {height}x{width}"
@@ -114,7 +120,7 @@ def describe(classes: Classes, preprocess: PreprocessConfig, dynamic_size: bool)
         "input": f"{channels}, 0 to 1, minus mean, by std; {fit}",
         "mean": json.dumps(preprocess.mean),
         "std": json.dumps(preprocess.std),
-        "output": "logits, before softmax",
+        "output": "one logit, before sigmoid" if source.model.config.num_classes == 1 else "logits, before softmax",
         "made_by": f"deeplab_jax {deeplab_jax.__version__}",
     }
 
@@ -147,12 +153,6 @@ def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int,
             )
         worst = max(worst, difference)
     return worst
-
-
-def open_session(graph: Any) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def run(session: Any, images: np.ndarray) -> np.ndarray:

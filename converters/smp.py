@@ -1,27 +1,16 @@
 """segmentation_models_pytorch 0.3 to 0.6, `DeepLabV3` and `DeepLabV3Plus`, to and from its state dicts."""
 
-import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from converters import rules, timm, torch_encoders
+from converters import rules, torch_encoders
 from deeplab_jax.architecture import ASPPConfig, ModelConfig
-from deeplab_jax.config import from_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 
-ARCHITECTURES = {
-    *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet"),
-    *("Segformer", "DPT"),
-}
-SETTINGS = {  # what `save_pretrained` writes of a DeepLab
-    *("_model_class", "activation", "aux_params", "classes", "decoder_aspp_dropout", "decoder_aspp_separable"),
-    *("decoder_atrous_rates", "decoder_channels", "encoder_depth", "encoder_name", "encoder_output_stride"),
-    *("encoder_weights", "in_channels", "upsampling", "drop_path_rate", "drop_rate"),
-}
 BRANCHES = 3  # atrous ones, in every model of smp's
 PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deeplabv3plus}
 
@@ -118,27 +107,45 @@ def infer_config(
     encoder: str | None = None,
     output_stride: int | None = None,
     atrous_rates: tuple[int, ...] | None = None,
-    recorded: Mapping[str, Any] | None = None,
+    dropout: float | None = None,
 ) -> ModelConfig:
-    """The architecture, read off names and shapes, and off the `config.json` of `save_pretrained` where there is one.
+    """The architecture, read off names and shapes, and what those do not say as it is given.
 
     Args:
         state_dict: smp's names -> arrays or tensors.
         encoder: its name, where it is not to be read off.
-        output_stride: of the encoder; by default what is recorded, or smp's default for the architecture.
+        output_stride: of the encoder; by default smp's default for the architecture.
         atrous_rates: of the pyramid; likewise.
-        recorded: the content of `config.json`.
+        dropout: of the pyramid, while training; likewise.
 
     Raises:
         InputError: where this is no smp DeepLab or its encoder is not known.
     """
-    plus = any(name.startswith("decoder.aspp.0.") for name in state_dict)
-    prefix = "decoder.aspp.0" if plus else "decoder.aspp"
+    plus, shapes = is_plus(state_dict), infer_shapes(state_dict)
+    preset = PRESETS["DeepLabV3Plus" if plus else "DeepLabV3"]
+    given = {
+        "encoder_output_stride": output_stride,
+        "decoder_atrous_rates": atrous_rates,
+        "decoder_aspp_dropout": dropout,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if atrous_rates is not None:
+        rules.check_rates(atrous_rates, BRANCHES)
+    return preset(infer_encoder(state_dict) if encoder is None else encoder, **shapes, **given)
+
+
+def is_plus(state_dict: Mapping[str, Any]) -> bool:
+    """Whether it is a DeepLabV3+."""
+    return any(name.startswith("decoder.aspp.0.") for name in state_dict)
+
+
+def infer_shapes(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """smp's arguments that names and shapes say. Raises InputError where this is no smp DeepLab."""
+    prefix = "decoder.aspp.0" if is_plus(state_dict) else "decoder.aspp"
     project, head = f"{prefix}.project.0.weight", "segmentation_head.0.weight"
     for needed in (project, head):
         if needed not in state_dict or len(state_dict[needed].shape) != 4:
             raise InputError(f"these are not the weights of an smp DeepLab: {needed} is missing or no convolution")
-    settings = check_settings(recorded or {}, plus)
     branches = {match[1] for name in state_dict if (match := re.match(rf"{re.escape(prefix)}\.convs\.(\d+)\.", name))}
     if len(branches) != BRANCHES + 2:  # beside the 1x1 and image pooling
         raise InputError(
@@ -146,59 +153,11 @@ def infer_config(
         )
     stem = r"encoder\.(model\.)?(conv1|features\.0\.0|stem_0\.conv)\.weight"
     channels = [w.shape[1] for name, w in state_dict.items() if re.fullmatch(stem, name) and len(w.shape) == 4]
-    preset = PRESETS["DeepLabV3Plus" if plus else "DeepLabV3"]
-    defaults = {name: parameter.default for name, parameter in inspect.signature(preset).parameters.items()}
-    chosen = {
-        "encoder": encoder,
-        "encoder_output_stride": output_stride,
-        "decoder_atrous_rates": atrous_rates,
-    }
-    chosen = defaults | settings | {name: value for name, value in chosen.items() if value is not None}
-    if "encoder" in settings and chosen["encoder"].startswith("tu-"):
-        chosen["encoder"] = f"tu-{timm.plain_name(chosen['encoder'].removeprefix('tu-'))}"
-    rules.check_rates(chosen["decoder_atrous_rates"], BRANCHES)
-    if "encoder" not in settings and encoder is None:
-        chosen["encoder"] = infer_encoder(state_dict)
-    found = {
+    return {
         "classes": state_dict[head].shape[0],
-        "in_channels": channels[0] if channels else defaults["in_channels"],
+        "in_channels": channels[0] if channels else 3,
         "decoder_channels": state_dict[project].shape[0],
         "decoder_aspp_separable": any(name.startswith(f"{prefix}.convs.1.0.1.") for name in state_dict),
-    }
-    for name, value in found.items():
-        said = (recorded or {}).get(name)
-        if said not in (None, value):
-            raise InputError(f"config.json: {name} is {said!r}, but the weights have {value!r}")
-    return preset(**chosen | found)
-
-
-def check_settings(recorded: Mapping[str, Any], plus: bool) -> dict[str, Any]:
-    """What `config.json` says and no weights do. Raises InputError where it is of the wrong type or not supported."""
-    depth = recorded.get("encoder_depth", 5)
-    if depth != 5:
-        raise InputError(f"config.json: encoder_depth {depth!r} is not supported; only the full depth of 5 is")
-    full = 4 if plus else recorded.get("encoder_output_stride", 8)  # brings the logits to the picture's size
-    others = ARCHITECTURES - {"DeepLabV3Plus" if plus else "DeepLabV3"}
-    if recorded.get("_model_class") in others:
-        raise InputError(f"config.json: _model_class {recorded['_model_class']!r} is not what the weights are of")
-    unknown = [name for name, value in recorded.items() if name not in SETTINGS and value is not None]
-    if unknown:  # such as act_layer, which smp hands on to timm: the same tensors, another network
-        raise InputError(f"config.json: {unknown[0]} {recorded[unknown[0]]!r} is not supported")
-    stride = recorded.get("encoder_output_stride")
-    if stride not in (None, 8, 16):
-        raise InputError(f"config.json: encoder_output_stride {stride!r} is not supported; only 8 and 16 are")
-    if recorded.get("upsampling") not in (None, full):
-        raise InputError(f"config.json: upsampling {recorded['upsampling']!r} is not supported; only {full!r} is")
-    kinds = {
-        "encoder_name": str,
-        "encoder_output_stride": int,
-        "decoder_atrous_rates": tuple[int, ...],
-        "decoder_aspp_dropout": float,
-    }
-    return {
-        name.removesuffix("_name"): from_dict(kind, recorded[name], f"config.json: {name}")
-        for name, kind in kinds.items()
-        if recorded.get(name) is not None
     }
 
 

@@ -1,14 +1,14 @@
 """ImageNet classifiers of timm and torchvision: their weights as a DeepLab's encoder, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from converters import rules, torch_encoders
-from deeplab_jax.config import from_dict
-from deeplab_jax.errors import InputError
+from converters.recorded import Report, Setting, show
+from deeplab_jax.errors import InputError, check
 from deeplab_jax.models import DeepLab, presets
 from deeplab_jax.models.weights import flat_state
 
@@ -51,32 +51,51 @@ def infer_encoder(state_dict: Mapping[str, Any]) -> str:
     return name if name == "mobilenet_v2" else f"tu-{name}"
 
 
-def recorded_encoder(recorded: Mapping[str, Any], state_dict: Mapping[str, Any]) -> str:
-    """As `infer_encoder`. Raises InputError where the `config.json` of a folder says that it is another one.
+def choose_encoder(infer: Callable[[], str], settings: Collection[Setting], given: str | None, report: Report) -> str:
+    """The encoder's name, which the weights must bear out where it is not given.
 
     Some networks, such as resnetaa50, have the tensors of another and compute something else.
+
+    Args:
+        infer: reads it off the weights.
+        settings: that name one.
+        given: by an option, which wins.
+        report: gets a line on where it is from.
+
+    Raises:
+        InputError: where a setting says plainly that it is another one; where it may be said of something else, that is
+            reported alone.
     """
-    inferred, said = infer_encoder(state_dict), recorded.get("architecture")
-    if said is not None and not (isinstance(said, str) and plain_name(said) == inferred.removeprefix("tu-")):
-        raise InputError(f"config.json: architecture {said!r} is not supported; the nearest is {inferred}")
+    if given is not None:
+        others = [setting for setting in settings if not _is_same(setting.value, given)]
+        report.notes += [f"--encoder overrides {other.place}, {show(other.value)}" for other in others]
+        return given
+    inferred = infer()
+    same = [setting for setting in settings if _is_same(setting.value, inferred)]
+    for other in (setting for setting in settings if setting not in same):
+        says = f"{other.says}, but the weights have the names and shapes of {inferred}"
+        plainly = other.path[-1].lower() in ("encoder_name", "architecture", "arch") and not same
+        check(not plainly, f"{says}; if that is what they are, give --encoder {inferred}")
+        report.notes.append(f"not used: {says}")
+    if same:
+        report.taken.append(f"encoder from {same[0].place}")
+    else:
+        report.assumed.append("encoder (--encoder)")
     return inferred
+
+
+def _is_same(said: Any, name: str) -> bool:
+    """Whether two names are of one network, however they are spelled: `ResNet-50`, `tu-tv_resnet50.a1_in1k`."""
+
+    def letters(text: str) -> str:
+        return "".join(c for c in plain_name(text.lower().removeprefix("tu-")) if c.isalnum())
+
+    return isinstance(said, str) and letters(said) == letters(name)
 
 
 def plain_name(name: str) -> str:
     """timm's name of an architecture without the tag of its weights: resnet50 for tv_resnet50 and resnet50.a1_in1k."""
     return name.split(".")[0].removeprefix("tv_")
-
-
-def recorded_normalisation(recorded: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """`mean` and `std` where the `config.json` of a folder has them. Raises InputError where they are no numbers."""
-    settings = recorded.get("pretrained_cfg") or {}
-    settings = from_dict(dict, settings, "config.json: pretrained_cfg")
-    kind = tuple[float, float, float]
-    return {
-        name: from_dict(kind, settings[name], f"config.json: pretrained_cfg.{name}")
-        for name in ("mean", "std")
-        if settings.get(name) is not None
-    }
 
 
 def _tensors(model: DeepLab) -> list[rules.Tensor]:

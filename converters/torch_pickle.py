@@ -17,6 +17,7 @@ MAX_DEPTH = 64
 MAX_DIMENSIONS = 64
 MAX_NAME = 1000
 MAX_ODD_KEYS = 10_000  # numbers can be made to collide in a dictionary, text cannot
+MAX_ARRAY = 1024  # bytes of a numpy array in a pickle: such are settings, and weights are tensors
 
 
 class Placeholder:
@@ -74,7 +75,19 @@ class _Dict:
 
 
 @dataclass(slots=True, eq=False)
-class _Module:
+class _Object:
+    """What is given its attributes by BUILD. Its value is that of one of them, or of all."""
+
+    attributes: Any = None
+    only: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Numpy:
+    """A type of numpy's, which is given its byte order by BUILD; or an array, which is given everything by it; or one
+    number, in the form in which an array is."""
+
+    code: Any = None
     attributes: Any = None
 
 
@@ -92,24 +105,50 @@ def _nothing(_: tuple) -> Placeholder:
     return Placeholder()
 
 
+def _object(only: str | None = None) -> _Global:
+    return _Global(lambda _: _Object(only=only))
+
+
+def _numpy_scalar(arguments: tuple) -> _Numpy:
+    return _Numpy(attributes=(1, (), *arguments[:1], False, *arguments[1:2]))
+
+
+def _encode(arguments: tuple) -> Any:
+    """Bytes, as Python 2 knows them: written as text of the same numbers."""
+    is_text = len(arguments) == 2 and type(arguments[0]) is str and len(arguments[0]) <= MAX_ARRAY
+    return arguments[0].encode("latin1") if is_text else Placeholder()
+
+
 _STORAGES = "Float Double Half BFloat16 Long Int Short Char Byte Bool ComplexFloat ComplexDouble Untyped"
 _DTYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128 uint8"
 STORAGES = {
     f"{name}Storage": np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     for name, dtype in zip(_STORAGES.split(), _DTYPES.split(), strict=True)
 }
+_BUILTINS = "set bytearray complex dict list int float tuple str bool bytes long object Ellipsis"
+_PATHS = "Posix Windows PurePosix PureWindows"
 LEFT_OUT = (
-    "torch.device argparse.Namespace collections.Counter builtins.set builtins.bytearray builtins.complex "
-    "builtins.dict builtins.list builtins.int builtins.float __builtin__.dict __builtin__.list __builtin__.int "
-    "__builtin__.float __builtin__.set __builtin__.bytearray __builtin__.complex _codecs.encode numpy.dtype "
-    "numpy.ndarray "
-    "numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct numpy._core.multiarray.scalar "
-    "numpy._core.multiarray._reconstruct pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
-    "pathlib.PureWindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath pathlib._local.PurePosixPath "
-    "pathlib._local.PureWindowsPath"
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS.split()),
+    *(f"pathlib.{kind}Path" for kind in _PATHS.split()),
+    *(f"pathlib._local.{kind}Path" for kind in _PATHS.split()),
+    *("torch.device", "collections.Counter", "numpy.ndarray", "_operator.getitem"),
+    *(f"typing.{name}" for name in ("Any", "Union", "Optional", "Tuple", "List", "Dict")),
+    *("omegaconf.base.Metadata", "omegaconf.base.ContainerMetadata"),
 )
+# Dictionaries whose items are attributes too, and objects that have nothing but attributes.
+DICTIONARIES = (
+    *(f"{package}.utilities.parsing.AttributeDict" for package in ("pytorch_lightning", "lightning.pytorch")),
+    *(f"{package}.utilities.data.AttributeDict" for package in ("lightning_fabric", "lightning.fabric")),
+    *("easydict.EasyDict", "addict.addict.Dict", "munch.Munch", "yacs.config.CfgNode"),
+)
+NAMESPACES = "argparse.Namespace", "types.SimpleNamespace"
+OMEGACONF = {  # the attribute that holds the value; others lead to the object around it
+    **{f"omegaconf.{name}": "_content" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")},
+    **{f"omegaconf.{name}": "_content" for name in ("tupleconfig.TupleConfig", "base.UnionNode")},
+    **{f"omegaconf.nodes.{kind}Node": "_val" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Path")},
+}
 KNOWN = {
-    **dict.fromkeys([*LEFT_OUT.split(), *(f"torch.{dtype}" for dtype in _DTYPES.split())], _Global(_nothing)),
+    **dict.fromkeys([*LEFT_OUT, *(f"torch.{dtype}" for dtype in _DTYPES.split())], _Global(_nothing)),
     **{
         f"torch.{place}{name}": _Global(_nothing, STORAGES[name])
         for name in STORAGES
@@ -117,12 +156,20 @@ KNOWN = {
     },
     "collections.OrderedDict": _Global(lambda arguments: _Dict(*arguments[:1])),
     "collections.defaultdict": _Global(lambda _: _Dict()),  # what it was called with makes values that are not there
+    **dict.fromkeys(DICTIONARIES, _Global(lambda _: _Dict())),
+    **dict.fromkeys(NAMESPACES, _object()),
+    **{name: _object(only) for name, only in OMEGACONF.items()},
+    "numpy.dtype": _Global(lambda arguments: _Numpy(*arguments[:1])),
+    **{f"numpy.{core}.multiarray.scalar": _Global(_numpy_scalar) for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _Global(lambda _: _Numpy()) for core in ("core", "_core")},
+    "_codecs.encode": _Global(_encode),
     "torch.Size": _Global(_first),
     "torch._utils._rebuild_tensor": _Global(_tensor),
     "torch._utils._rebuild_tensor_v2": _Global(_tensor),
     "torch._utils._rebuild_parameter": _Global(_first),
     "torch._utils._rebuild_parameter_with_state": _Global(_first),
 }
+NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 # What PyTorch writes in its binary protocols. The others take names past find_class, reserve as much memory as the file
 # says, or fill sets, in which numbers can be made to collide.
 OPCODES = (
@@ -151,7 +198,7 @@ class Unpickler(_Base):
         if full_name in KNOWN:
             return KNOWN[full_name]
         if self.scripted and full_name.startswith("__torch__."):
-            return _Global(lambda _: _Module())
+            return _object()
         if self.scripted and module == "torch.jit._pickle":
             return _Global(_first)
         remedy = "which is never loaded; save model.state_dict() and convert that"
@@ -176,12 +223,29 @@ class Unpickler(_Base):
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], _Module):
+        if isinstance(self.stack[-1], _Object | _Numpy):
             self.stack[-1].attributes = state
 
     dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = load_call
     dispatch[pickle.BUILD[0]] = load_build
+
+
+def _numbers(array: _Numpy) -> Any:
+    """A small numpy array, or a number."""
+    if not (type(array.attributes) is tuple and len(array.attributes) == 5):
+        return Placeholder()
+    _, shape, dtype, fortran, data = array.attributes
+    code = dtype.code if isinstance(dtype, _Numpy) else None
+    order = dtype.attributes[1] if isinstance(dtype, _Numpy) and type(dtype.attributes) is tuple else None
+    known = code in NUMPY_TYPES and order in ("<", "|") and type(data) is bytes and len(data) <= MAX_ARRAY
+    sized = type(shape) is tuple and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)
+    if not (known and sized):
+        return Placeholder()
+    numbers = np.frombuffer(data, code)
+    if math.prod(shape) != numbers.size:
+        return Placeholder()
+    return numbers.reshape(shape, order="F" if fortran is True else "C") if shape else numbers[0].item()
 
 
 class Resolver:
@@ -201,11 +265,17 @@ class Resolver:
             return type(item)([self.value(element, depth + 1) for element in item])
         if isinstance(item, _Tensor):
             return self._array(item)
+        if isinstance(item, _Object) and isinstance(item.attributes, _Dict):
+            pairs = item.attributes.items
+            parts = [value for key, value in pairs if key == item.only] if item.only else [item.attributes]
+            return self.value(parts[0], depth + 1) if parts else Placeholder()
+        if isinstance(item, _Numpy):
+            return _numbers(item)
         return item if item is None or isinstance(item, str | bytes | int | float) else Placeholder()
 
     def weights(self, module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
         """The tensors of a TorchScript module and of those in it, by dotted name."""
-        require(isinstance(module, _Module), "it holds no module")
+        require(isinstance(module, _Object), "it holds no module")
         # Another state comes from a __getstate__, and only the code that is left aside could tell what it means.
         attributes = module.attributes.items if isinstance(module.attributes, _Dict) else ()
         for name, value in attributes:
@@ -213,7 +283,7 @@ class Resolver:
             require(type(name) is str and len(prefix) + len(name) < MAX_NAME, "an attribute has no name")
             if isinstance(value, _Tensor):
                 yield prefix + name, self._array(value)
-            elif isinstance(value, _Module):
+            elif isinstance(value, _Object):
                 yield from self.weights(value, f"{prefix}{name}.", depth + 1)
 
     def _count(self, depth: int) -> None:

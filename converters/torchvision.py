@@ -1,11 +1,12 @@
 """torchvision's `deeplabv3_resnet50` and `deeplabv3_resnet101`, with or without auxiliary head."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from converters import rules, smp, torch_encoders
+from converters.recorded import Setting, integer, integers, show
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
@@ -58,6 +59,21 @@ def infer_config(state_dict: Mapping[str, Any]) -> ModelConfig:
         raise InputError("these are not the weights of torchvision's deeplabv3_resnet50 or deeplabv3_resnet101")
     aux = any(name.startswith("aux_classifier.") for name in state_dict)
     return presets.torchvision_deeplabv3(backbone, head.shape[0], aux)
+
+
+def check_settings(config: ModelConfig, settings: Collection[Setting]) -> None:
+    """Raises InputError where a file records another output stride, or other rates, than torchvision's models have."""
+    kinds = {
+        "encoder_output_stride": (integer, config.encoder.output_stride),
+        "decoder_atrous_rates": (integers, config.aspp.rates),
+    }
+    for setting in settings:
+        read, ours = kinds.get(setting.name, (lambda _: None, None))
+        if read(setting.value) not in (None, ours):
+            raise InputError(
+                f"{setting.says}, but torchvision's models have {show(ours)}, and others cannot be converted. If that "
+                "is not said of this model, save model.state_dict() alone"
+            )
 
 
 def without_foreign_auxiliary(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

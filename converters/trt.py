@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from converters.onnx_session import open_session
 from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.inference.backends.trt import Batches, check_usable
 from deeplab_jax.inference.inference_config import MAX_BATCH
@@ -83,7 +84,7 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401
 
         from converters import trt_check
     except ImportError as error:
@@ -104,7 +105,7 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
     from deeplab_jax.inference.backends.trt_engine import Engine
 
     plan = build(path, shapes, report)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(graph, exact=True)
     worst = float("nan")
 
     def write_weights(folder: Path) -> None:

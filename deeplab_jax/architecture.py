@@ -202,7 +202,7 @@ class AuxHeadConfig:
 class ModelConfig:
     """One DeepLab, whole. `decoder=None` is DeepLabV3; with a decoder it is V3+."""
 
-    num_classes: int
+    num_classes: int  # logits of a pixel; 1: a sigmoid tells one class from background
     encoder: EncoderConfig
     aspp: ASPPConfig | DPCConfig = ASPPConfig()
     decoder: DecoderConfig | None = None

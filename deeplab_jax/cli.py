@@ -214,14 +214,14 @@ def convert(
             `save_pretrained`; for tf a checkpoint (`model.ckpt-30000`), a frozen graph (`.pb`) or an `.npz`.
         out: the package folder to write.
         encoder: its name, such as resnet50 or tu-xception65; by default read off the weights.
-        output_stride: of the encoder, which few files record; by default the other library's default.
+        output_stride: of the encoder; by default what the file records, else the other library's default.
         atrous_rates: of the pyramid, likewise.
         multi_grid: factors on the dilations of the last stage of tf's ResNets and Xceptions, such as 1 2 4; likewise.
         class_names: a file with one class name a line; by default PASCAL VOC's where the source's published weights
             have those 21, otherwise background, class_1, class_2...
         size: height and width of the network input; by default 512 512, for torchvision 520 520, for tf 513 513.
-        mean: that pictures of 0 to 1 were normalised with, red, green and blue; by default ImageNet's, for timm's
-            Xceptions 0.5. Google's models have their own.
+        mean: that pictures of 0 to 1 were normalised with, red, green and blue; by default what the file records, else
+            ImageNet's, for timm's Xceptions 0.5. Google's models have their own.
         std: likewise, the deviations.
         architecture: what an ImageNet encoder is put into; by default DeepLabV3Plus.
         verify: also run the other library, where it is installed, and compare.
@@ -232,7 +232,7 @@ def convert(
     from deeplab_jax.data.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
     from deeplab_jax.inference.backends import jax as jax_backend
-    from deeplab_jax.inference.package import check_vacant
+    from deeplab_jax.inference.package import check_vacant, one_logit_tells
 
     check_vacant(out)
     names = read_class_names(class_names) if class_names else None
@@ -241,7 +241,7 @@ def convert(
     converted = run(source, weights, options)
     config = converted.model.config
     names = names or converted.class_names or default_class_names(config.num_classes)
-    if len(names) != config.num_classes:
+    if len(names) != config.num_classes and not (config.num_classes == 1 and one_logit_tells(names)):
         raise InputError(f"{class_names} names {len(names)} classes but {weights} has {config.num_classes}")
     for line in converted.summary():
         say(line)
@@ -256,7 +256,9 @@ def convert(
 
 
 def default_class_names(count: int) -> tuple[str, ...]:
-    return ("foreground",) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
+    from deeplab_jax.data.classes import FOREGROUND
+
+    return (FOREGROUND,) if count == 1 else ("background", *(f"class_{i}" for i in range(1, count)))
 
 
 @dataclass(frozen=True)

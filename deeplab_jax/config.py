@@ -111,9 +111,11 @@ class LossConfig:
     cross_entropy: float = 1.0
     focal: float = 0.0  # arXiv:1708.02002
     dice: float = 0.0  # arXiv:1606.04797
-    lovasz: float = 0.0  # arXiv:1705.08790
+    lovasz: float = 0.0  # arXiv:1705.08790; of one logit the Lovász hinge
     auxiliary: float = 0.4  # the same sum for the auxiliary classifier, for a model that has one
-    class_weights: tuple[float, ...] = ()  # one for every class, of cross-entropy and focal loss; empty: all equal
+    # One for every class, of cross-entropy and focal loss; empty: all equal. For a model of one logit also the
+    # foreground's alone, which is PyTorch's pos_weight.
+    class_weights: tuple[float, ...] = ()
     balance: bool = False  # class weights from the pixel counts of the training set, rare classes weighing more
     label_smoothing: float = 0.0  # of cross-entropy: share of the truth that is spread over all classes
     hard_pixels: float = 1.0  # of cross-entropy: share of a picture's valid pixels that count, those of largest loss
@@ -137,11 +139,12 @@ class StartConfig:
     """What a run starts from."""
 
     package: Path | None = None  # a JAX package, or none: random weights
-    mode: Literal["transfer_learning", "continue_training"] = "transfer_learning"  # all but the last layer; or all
+    # All of its weights but the last layer's; or all; or those of the encoder, whatever comes after it.
+    mode: Literal["transfer_learning", "continue_training", "encoder"] = "transfer_learning"
 
     def __post_init__(self):
         needed = self.package is not None or self.mode == "transfer_learning"
-        check(needed, "mode=continue_training needs the package to go on from; give start.package")
+        check(needed, f"mode={self.mode} needs the package whose weights to take; give start.package")
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class TrainConfig:
         for name in ("epochs", "validate_epochs", "patience"):
             value = getattr(self, name)
             check(value is None or 0 < value < float("inf"), f"{name}={value} must be positive")
-        check(self.seed >= 0, f"seed={self.seed} must not be negative")
+        check(0 <= self.seed < 2**32, f"seed={self.seed} must be 0 to below 2^32")
 
 
 @dataclass(frozen=True)
@@ -213,12 +216,18 @@ class Experiment:
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self):
+        # Python checks no types: a misspelt choice would be taken for another one, a list for what it is not.
+        for name, kind in typing.get_type_hints(Experiment).items():
+            object.__setattr__(self, name, from_dict(kind, to_dict(getattr(self, name)), name))
         check(
             self.train.batch_size >= 2 or self.optim.freeze_norms,
             "train.batch_size=1 must be at least 2, as BatchNorm of a single pooled value gives nothing; or freeze all "
             "BatchNorms (optim.freeze_norms)",
         )
         check(self.preprocess.color_mode == "rgb", "preprocess.color_mode must be rgb in training")
+        channels = self.model.encoder.in_channels
+        reads = "training reads every picture as three channels, red, green and blue, grey ones too"
+        check(channels == 3, f"model.encoder.in_channels={channels} must be 3: {reads}")
 
 
 def to_dict(config: Any) -> Any:
@@ -273,8 +282,8 @@ def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
             raise InputError(f"{where}: {error}") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) is int and abs(value) < 2**1023:
-        return float(value)
+    if kind is float and (isinstance(value, float) or (type(value) is int and abs(value) < 2**1023)):
+        return float(value)  # numpy's too
     if type(value) is not kind:
         raise InputError(f"{where}: must be of type {kind.__name__}, not {value!r}")
     return value

@@ -122,7 +122,9 @@ def load_supervisely(path: Path, arguments: Sequence[str]) -> Experiment:
 
 def _model(package: str | None, classes: int) -> ModelConfig:
     if package:
-        return replace(load_json(ModelConfig, Path(package) / "architecture.json"), num_classes=classes)
+        config = load_json(ModelConfig, Path(package) / "architecture.json")
+        # One logit tells background and another class apart.
+        return config if (config.num_classes, classes) == (1, 2) else replace(config, num_classes=classes)
     from deeplab_jax.models import presets
 
     return presets.tf_deeplab("xception_65", classes, 16)

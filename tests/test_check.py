@@ -226,6 +226,57 @@ def test_every_fault_is_named(broken, fault):
     assert any(re.search(message, line) for line in said), said
 
 
+def two_colours(mode, palette=None):
+    """Shapes and background in a mode of Pillow's that shows two colours, where ids 0 and 1 are not what they hold."""
+
+    def change(ids):
+        picture = as_picture(np.where(np.isin(ids, (0, IGNORE)), 0, 255))
+        if palette:
+            picture = Image.fromarray(np.array(picture), "P")
+            picture.putpalette([channel for colour in palette for channel in colour])
+        return picture if palette else picture.convert(mode)
+
+    return change
+
+
+WHITE_ON_RED = [(200, 0, 0), *[(0, 0, 0)] * 254, (250, 250, 250)]
+TWO_COLOURS = {
+    "grey": (two_colours("L"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGB": (two_colours("RGB"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGBA": (two_colours("RGBA"), "`background 0 0 0` and `cell 255 255 255`"),
+    "a palette": (two_colours("P", default_palette(256)), "`background 0 0 0` and `cell 224 224 192`"),
+    "its colours": (two_colours("P", WHITE_ON_RED), "`background 200 0 0` and `cell 250 250 250`"),
+    "another value": (lambda ids: as_picture(ids % 2 * 200), "`background 0 0 0` and `cell 200 200 200`"),
+}
+
+
+@pytest.mark.parametrize("names", [("background", "cell"), ("cell",), ("cell", "background")])
+@pytest.mark.parametrize("case", TWO_COLOURS)
+def test_two_colours_become_two_classes_by_what_the_hint_says(broken, case, names):
+    change, lines = TWO_COLOURS[case]
+    foreground = [np.array(Image.open(path)) for path in sorted((broken / "masks/train").iterdir())]
+    foreground = [np.isin(ids, (1, 3, IGNORE) if case == "another value" else (1, 2, 3, 4)) for ids in foreground]
+    change_masks(broken, change)
+    name_classes(broken, *names)
+    (hint,) = [line for line in run(broken).warnings if "just two colours" in line]
+    assert hint.endswith(f"; where they are background and cell, let the lines of classes.txt be {lines}")
+    name_classes(broken, *re.findall("`(.*?)`", hint))
+    assert sentences(run(broken)) == []
+    dataset = open_dataset(broken, "folder", "train")
+    assert dataset.classes.names == ("background", "cell")
+    for sample, path, expected in zip(dataset, sorted((broken / "masks/train").iterdir()), foreground, strict=True):
+        np.testing.assert_array_equal(sample.mask, expected, str(path))
+
+
+def test_ids_of_two_classes_need_no_hint(broken):
+    for change in (lambda ids: as_picture(ids % 2), lambda ids: as_picture(ids % 2 * 255).convert("1")):
+        change_masks(broken, change)
+        name_classes(broken, "background", "cell")
+        assert sentences(run(broken)) == []
+    (broken / "images/train/3.png").write_bytes(b"no")
+    assert len(sentences(run(broken))) == 1
+
+
 def stray_value(root):
     change_masks(root, lambda ids: as_picture(np.where(np.arange(48) == 0, 200, ids)))
 

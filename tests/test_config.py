@@ -1,7 +1,10 @@
 """Configs to JSON and back."""
 
 import json
+from dataclasses import replace
 
+import jaxtyping
+import numpy as np
 import pytest
 
 from deeplab_jax.architecture import ModelConfig
@@ -53,3 +56,46 @@ def test_json_that_is_none(tmp_path):
         load_json(ModelConfig, tmp_path / "a.json")
     with pytest.raises(InputError, match=r"b\.json is missing"):
         load_json(ModelConfig, tmp_path / "b.json")
+
+
+@pytest.fixture
+def as_outside_of_tests(monkeypatch):
+    """Without run-time checks of annotations."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def part(name, **fields):
+    return lambda experiment: {name: replace(getattr(experiment, name), **fields)}
+
+
+UNFIT = {
+    r"model.encoder.in_channels=4 must be 3: training reads every picture as three channels": lambda experiment: {
+        "model": replace(experiment.model, encoder=replace(experiment.model.encoder, in_channels=4))
+    },
+    r"preprocess.color_mode must be rgb": part("preprocess", color_mode="grey"),
+    r"preprocess.mean: must be a list of 3 values, not \[0.5\]": part("preprocess", mean=(0.5,)),
+    r"preprocess.size: must be a list of 2 values": part("preprocess", size=(48, 48, 3)),
+    r"preprocess.resize_mode: must be one of .*, not 'fit'": part("preprocess", resize_mode="fit"),
+    r"augment.crop: must be a list of 2 values": part("augment", crop=(32, 32, 3)),
+    r"optim.optimizer: must be one of .*, not 'lion'": part("optim", optimizer="lion"),
+    r"optim.schedule: must be one of .*, not 'step'": part("optim", schedule="step"),
+    r"train.precision: must be one of .*, not 'float16'": part("train", precision="float16"),
+    r"train.batch_size: must be of type int, not 4.0": part("train", batch_size=4.0),
+    r"train.steps: must be of type int, not 1.5": part("train", steps=1.5),
+    r"seed=1180591620717411303424 must be 0 to below 2\^32": part("train", seed=2**70),
+    r"start.package: must be of type Path": part("start", package=3),
+}
+
+
+@pytest.mark.parametrize("message", UNFIT)
+def test_what_does_not_fit_together_is_one_line_when_it_is_put_together(tiny_experiment, as_outside_of_tests, message):
+    """Python checks no types: most of these trained something else, or ended in a traceback out of XLA."""
+    with pytest.raises(InputError, match=message):
+        replace(tiny_experiment, **UNFIT[message](tiny_experiment))
+
+
+def test_lists_and_texts_in_an_experiment_become_what_they_stand_for(tiny_experiment, as_outside_of_tests):
+    data = replace(tiny_experiment.data, root=str(tiny_experiment.data.root))
+    preprocess = replace(tiny_experiment.preprocess, size=[48, 48])
+    optim = replace(tiny_experiment.optim, learning_rate=np.float64(0.05))
+    assert replace(tiny_experiment, data=data, preprocess=preprocess, optim=optim) == tiny_experiment

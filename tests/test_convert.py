@@ -35,11 +35,12 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
         torch.save(model.state_dict(), tmp_path / "saved" / "pytorch_model.bin")
     converted = convert("smp", tmp_path / "saved", Options())
     assert converted.model.config == presets.smp_deeplabv3plus("resnet18", 2, 8, decoder_atrous_rates=(3, 6, 9))
-    assert converted.assumed == ["mean (--mean)", "std (--std)"]
+    assert converted.report.assumed == ["mean (--mean)", "std (--std)"]
 
     settings = json.loads((tmp_path / "saved" / "config.json").read_text())
     (tmp_path / "saved" / "config.json").write_text(json.dumps({**settings, "activation": "softmax2d"}))
-    assert convert("smp", tmp_path / "saved", Options()).beside == ["activation 'softmax2d' (packages take logits)"]
+    (note,) = convert("smp", tmp_path / "saved", Options()).report.notes
+    assert note == "not used: config.json: activation is 'softmax2d' (packages take logits)"
     wrong = {
         "upsampling": 8,
         "encoder_depth": 4,
@@ -55,7 +56,7 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
         (tmp_path / "saved" / "config.json").write_text(json.dumps({**settings, name: value}))
         with pytest.raises(
             InputError,
-            match=rf"config.json: {name} (is )?{re.escape(repr(value))}|give as many rates|encoder '' is not",
+            match=rf"config.json: {name} (is )?{re.escape(repr(value))}",
         ):
             convert("smp", tmp_path / "saved", Options())
 
@@ -69,6 +70,7 @@ def test_folders_of_timms_encoders_and_of_subclasses(tmp_path):
     assert converted.model.config == presets.smp_deeplabv3plus("tu-resnet18", 2)
 
 
+@pytest.mark.slow
 def test_a_folder_of_timm_says_which_network_it_is(tmp_path):
     """resnetaa50 has the tensors of resnet50 and computes something else."""
     classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)
@@ -77,9 +79,9 @@ def test_a_folder_of_timm_says_which_network_it_is(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(said))
     converted = convert("timm", tmp_path, Options())
     assert (converted.preprocess.mean, converted.preprocess.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    assert converted.assumed == []
+    assert converted.report.assumed == []
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnetblur18"}))
-    with pytest.raises(InputError, match=r"architecture 'resnetblur18' is not supported; the nearest is tu-resnet18"):
+    with pytest.raises(InputError, match=r"architecture is 'resnetblur18', but the weights have .* of tu-resnet18; if"):
         convert("timm", tmp_path, Options())
 
 

@@ -12,6 +12,7 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
     monkeypatch.setattr(generate, "SPLITS", {"train": 8, "val": 3, "test": 6})
 

@@ -13,9 +13,11 @@ from PIL import Image
 
 from conftest import pictures
 from converters import export as converter
+from converters import onnx_session
 from deeplab_jax import AutoModel
 from deeplab_jax.cli import main
 from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.inference.package import read_package
 
 
 @pytest.fixture
@@ -44,6 +46,28 @@ def test_int8_is_calibrated_and_measured(deeplab, tiny_package, shapes_folder, t
     graph = onnx.load(out / "weights.onnx")
     names = json.loads(next(entry.value for entry in graph.metadata_props if entry.key == "class_names"))
     assert names == AutoModel.from_pretrained(out).class_names
+
+
+@pytest.mark.parametrize("engine", ["onnx", "tensorrt"])
+def test_a_graph_for_tensorrt_is_measured_without_the_kernels_of_this_cpu(
+    engine, tiny_package, onnx_package, shapes_folder, tmp_path, monkeypatch
+):
+    """It has weights of 8 bits, with which some CPUs saturate; no engine is built here."""
+    opened = []
+
+    def open_session(graph, *, exact=False):
+        opened.append((any(node.op_type == "QuantizeLinear" for node in graph.graph.node), exact))
+        return onnx_session.open_session(graph, exact=exact)
+
+    monkeypatch.setattr("converters.onnx.open_session", open_session)
+    monkeypatch.setattr(converter, "build_engine", lambda source, folder, *_: shutil.copytree(source, folder))
+    train, val = (open_dataset(shapes_folder, "folder", split) for split in ("train", "val"))
+    options = converter.Options(precision="int8", calibration=converter.Pictures(train), data=val)
+    graph, said = onnx.load(onnx_package / "weights.onnx"), []
+    package = read_package(tiny_package)
+    converter.write(engine, tmp_path / "out", graph, package, options, lambda step, found: said.append(step))
+    assert [exact for reduced, exact in opened if reduced] == [engine == "tensorrt"] * 3  # runs, agreement, mIoU
+    assert re.fullmatch(r"mIoU of 5 pictures: 0\.\d{4} in float32, 0\.\d{4} in int8", said[-1])
 
 
 def test_float16_needs_no_pictures(deeplab, tiny_package, onnx_package, tmp_path):

@@ -72,7 +72,7 @@ def test_containers_of_pytorch(v3plus, tmp_path, container):
     back = smp.to_state_dict(converted.model)
     assert all(np.array_equal(back[name], array) for name, array in arrays(weights).items() if "num_b" not in name)
     aside = {
-        "Lightning with loss and normalisation": ["loss_fn.weight", "mean", "std"],
+        "Lightning with loss and normalisation": ["loss_fn.weight"],
         "training state around": ["weights"],
         "counters of operations": ["total_ops"],
     }
@@ -192,6 +192,7 @@ def test_half_precision_and_safetensors(v3plus, tmp_path):
         assert all(np.array_equal(back[name], expected[name]) for name in expected if "num_b" not in name)
 
 
+@pytest.mark.slow
 def test_torchscript_archive(v3plus, tmp_path):
     with torch.inference_mode(), pytest.warns():  # tracing is on its way out of PyTorch, and says so
         torch.jit.trace(v3plus, torch.zeros(1, 3, 64, 64)).save(tmp_path / "w.pt")

@@ -102,6 +102,7 @@ def test_splits_have_the_same_categories(tmp_path, change, message):
         coco.open(tmp_path, "val")
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_the_file(tmp_path):
     """Anything in place of anything is read or refused, and nothing else."""
     said = document()

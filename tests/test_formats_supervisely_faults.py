@@ -104,6 +104,7 @@ def test_faults_of_the_classes(tmp_path, change, message):
         mask_of(tmp_path, meta=meta)
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_the_files(tmp_path):
     """Anything in place of anything is read or refused, and nothing else."""
     figures = [bitmap(Image.new("L", (2, 2), 1), (1, 1)), POLYGON, RECTANGLE]

@@ -146,7 +146,7 @@ def test_thin_pictures(model, size):
 def test_confidence_is_read_as_the_shared_api_does():
     """A float is a threshold. Everything else is taken for not given there; here only what is plainly meant so."""
     assert [as_threshold(value) for value in (None, "default", "best", 0, 1)] == [0.5] * 5
-    assert [as_threshold(value) for value in (0.0, 0.3, np.float32(1))] == [0.0, 0.3, 1.0]
+    assert [as_threshold(value) for value in (0.0, 0.3, np.float32(1), "argmax")] == [0.0, 0.3, 1.0, "argmax"]
     for value in (-0.1, 1.5, float("nan"), 2, True, "high", [0.5]):
         with pytest.raises(InputError, match="must be a probability"):
             as_threshold(value)

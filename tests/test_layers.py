@@ -91,9 +91,9 @@ def test_any_input_size(tiny_config, size, plus):
     [
         ("resnet34", 32),
         ("resnext50_32x4d", 8),
-        ("mobilenet_v2", 32),
+        pytest.param("mobilenet_v2", 32, marks=pytest.mark.slow),
         ("mobilenet_v2", 8),
-        ("tu-xception41", 32),
+        pytest.param("tu-xception41", 32, marks=pytest.mark.slow),
         ("tu-xception41p", 16),
     ],
 )

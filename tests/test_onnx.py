@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from flax import nnx
+from integer_convolutions import INT16, integer_convolutions
 
 from conftest import randomise_statistics
 from converters import onnx as converter
@@ -46,8 +47,8 @@ CONFIGS = {  # between them every kind of layer, padding, upsampling and head
     "ResNet that strides last, V3": ModelConfig(
         3,
         ResNetConfig(
-            (2, 2, 2, 2), True, 8, "after-strided-unit", width=8, deep_stem=(4, 4, 8), pool_padding="same",
-            stride_unit="last", low_level="residual", multi_grid=(1, 2),
+            (2, 2, 2, 2), True, 8, "after-strided-unit", width=8, groups=2, group_width=32, deep_stem=(4, 4, 8),
+            pool_padding="same", stride_unit="last", low_level="residual", multi_grid=(1, 2),
         ),
         ASPPConfig((2, 3), 8, refine=None, pool_first=True),
         align_corners=False,
@@ -120,15 +121,14 @@ def test_lower_precision_takes_any_size(traced, capfd):
     _, general = traced
     graph = finish(general, {})
     images = np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32)
-    pictures = [image[None].transpose(0, 3, 1, 2) for image in images]
     expected = converter.run(converter.open_session(graph), images)
     for reduced, closeness, for_tensorrt in (
-        (onnx_precision.to_float16(graph, pictures), 0.9999, True),
-        (onnx_precision.to_int8(graph, pictures), 0.95, False),  # untrained, so no range is used well
-        (onnx_precision.to_int8(graph, pictures, symmetric=True), 0.85, True),
+        (onnx_precision.to_float16(graph, planes(images)), 0.9999, True),
+        (onnx_precision.to_int8(graph, planes(images)), 0.95, False),  # untrained, so no range is used well
+        (onnx_precision.to_int8(graph, planes(images), symmetric=True), 0.85, True),
     ):
         assert not (for_tensorrt and faults(reduced))
-        session = converter.open_session(reduced)
+        session = converter.open_session(reduced, exact=for_tensorrt)
         found = converter.run(session, images)
         assert closeness < np.corrcoef(found.ravel(), expected.ravel())[0, 1] < 1
         assert converter.run(session, images[:, :1, :33]).shape == (2, expected.shape[1], 1, 33)
@@ -139,6 +139,48 @@ def test_lower_precision_takes_any_size(traced, capfd):
     assert "warn" not in capfd.readouterr().err.lower()
 
 
+def planes(images):
+    """One network input a picture, as ranges are taken from."""
+    return [image[None].transpose(0, 3, 1, 2) for image in images]
+
+
+def test_eight_bits_are_the_same_on_every_cpu(traced, monkeypatch):
+    """Every convolution is exact here, and would be on x86 without VNNI, where two products are added in 16 bits."""
+    graph = finish(traced[1], {})
+    pictures = planes(np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32))
+    reduced = onnx_precision.to_int8(graph, pictures)
+    convolutions, tensors = integer_convolutions(reduced.graph), tensors_of_8_bits(reduced, pictures[0])
+    assert {*convolutions} == {node.name for node in graph.graph.node if node.op_type == "Conv"} - {"classifier"}
+    for convolution in convolutions.values():
+        least, largest = convolution.extreme_pairs()
+        assert INT16.min <= least <= 0 <= largest <= INT16.max  # whatever the picture
+        sums = convolution.sums(tensors[convolution.input])
+        np.testing.assert_array_equal(convolution.sums(tensors[convolution.input], saturating=True), sums)
+        np.testing.assert_array_equal(tensors[convolution.output], convolution.quantize(sums))
+
+    quantize = onnx_precision.quantization.quantize_static
+    monkeypatch.setattr(
+        onnx_precision.quantization, "quantize_static", lambda *a, **b: quantize(*a, **b | {"reduce_range": False})
+    )
+    convolutions = integer_convolutions(onnx_precision.to_int8(graph, pictures).graph).values()  # weights of 8 bits
+    assert any(convolution.extreme_pairs()[1] > INT16.max for convolution in convolutions)
+    assert any(
+        (convolution.sums(values, saturating=True) != convolution.sums(values)).any()
+        for convolution in convolutions
+        for values in [tensors[convolution.input]]
+    )
+
+
+def tensors_of_8_bits(graph, planes):
+    """By name: what ONNX Runtime's kernels on this CPU read and write."""
+    names = [node.output[0] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    probe = onnx.ModelProto()
+    probe.CopyFrom(graph)
+    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return dict(zip(names, converter.open_session(probe).run(names, {"images": planes}), strict=True))
+
+
+@pytest.mark.slow
 def test_layers_of_equal_weights_are_told_apart():
     """By the order in which they run. All BatchNorms of a new model are equal, and here its convolutions too."""
     model = build_model(CONFIGS["ResNet that strides last, V3"], rngs=nnx.Rngs(0))
@@ -162,6 +204,7 @@ def test_loading_prints_no_warning(traced, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_tracing_again_gives_the_same_file(traced):
     model, general = traced
     assert finish(trace(model), {}) == finish(general, {})

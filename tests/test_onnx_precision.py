@@ -20,9 +20,9 @@ def inputs():
     return [np.random.default_rng(seed).normal(size=(1, 3, 49, 65)).astype(np.float32) for seed in range(4)]
 
 
-def compare(graph, other, images):
+def compare(graph, other, images, exact=False):
     """Largest difference over the largest logit, and the share of pixels of the same class."""
-    a, b = (converter.open_session(g).run(None, {"images": images})[0] for g in (graph, other))
+    a, b = (converter.open_session(g, exact=exact).run(None, {"images": images})[0] for g in (graph, other))
     return np.abs(a - b).max() / np.abs(a).max(), (a.argmax(1) == b.argmax(1)).mean()
 
 
@@ -67,7 +67,7 @@ def scale(graph, layer, roles, factor):
 def test_eight_bits(float32, inputs, symmetric):
     graph = onnx_precision.to_int8(float32, inputs, symmetric=symmetric)
     onnx.checker.check_model(graph, full_check=True)
-    difference, agreement = compare(float32, graph, inputs[0])
+    difference, agreement = compare(float32, graph, inputs[0], exact=symmetric)
     assert 0 < difference < 0.3  # untrained, so no range is used well
     assert agreement > 0.8
     kinds = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
@@ -77,10 +77,32 @@ def test_eight_bits(float32, inputs, symmetric):
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     scales = values["encoder.stage2.0.conv1.weight_scale"]
     assert scales.shape == (16,)  # one a channel
+    weights = {name: np.abs(value.astype(int)).max() for name, value in values.items() if name.endswith("_quantized")}
+    weights = {name: largest for name, largest in weights.items() if "weight" in name}
+    assert {name: 127 if symmetric or "depthwise" in name else 64 for name in weights} == weights
     if symmetric:  # as TensorRT demands
         assert not [name for name, value in values.items() if name.endswith("zero_point") and value.any()]
         assert onnx.TensorProto.INT32 not in kinds.values()
     assert values["classifier.weight"].dtype == np.float32
+
+
+def test_exact_sessions_do_not_add_products_in_16_bits(float32, inputs):
+    """Two products of 255 and 127, in the corner, are more than they hold."""
+    graph = parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]> graph (float[1, 2, 2, 2] images) => (float[1, 1, 2, 2] logits)
+        <float one = {1}, uint8 zero = {0}, int8 no = {0}, int8[1, 2, 1, 1] weights = {127, 127}, float step = {400}> {
+            q = QuantizeLinear (images, one, zero) x = DequantizeLinear (q, one, zero)
+            w = DequantizeLinear (weights, one, no) y = Conv (x, w)
+            r = QuantizeLinear (y, step, zero) logits = DequantizeLinear (r, step, zero)
+        }""")
+    images = np.array([[[[255, 0], [3, 4]]] * 2], np.float32)
+    found = converter.open_session(graph, exact=True).run(None, {"images": images})[0]
+    np.testing.assert_array_equal(found, [[[[64800, 0], [800, 1200]]]])  # 64770, 0, 762, 1016 in steps of 400
+
+    symmetric = onnx_precision.to_int8(float32, inputs, symmetric=True)
+    sessions = (converter.open_session(symmetric, exact=exact) for exact in (True, False))
+    exact, fused = (session.run(None, {"images": inputs[0]})[0] for session in sessions)
+    assert not np.array_equal(exact, fused)  # kernels of 8 bits round in between, on any CPU
 
 
 def test_lower_precision_is_run_before_it_is_written(float32):
@@ -103,6 +125,7 @@ def test_agreement_of_one_class_is_on_which_side_of_half_it_is():
 
     logits = np.array([[[[-2, 3, 1, -1]]]], np.float32)
     assert converter.agreement(graph("Identity", 1), graph("Neg", 1), [logits]) == 0
-    assert converter.agreement(graph("Identity", 1), graph("Relu", 1), [logits, logits]) == 1
+    assert converter.agreement(graph("Identity", 1), graph("Tanh", 1), [logits, logits]) == 1
+    assert converter.agreement(graph("Identity", 1), graph("Relu", 1), [logits]) == 0.5  # of which two are 0
     pair = np.concatenate([logits, logits / 2], 1)
     assert converter.agreement(graph("Identity", 2), graph("Relu", 2), [pair]) == 0.5

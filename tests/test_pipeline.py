@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
@@ -76,6 +77,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_same_and_pass_on_faults(broken, tmp_path):
     script = tmp_path / "read.py"
     script.write_text(WORKERS)

@@ -102,6 +102,23 @@ def test_logits_that_are_no_numbers_become_background(classes, value):
     np.testing.assert_array_equal(result.confidence[far], expected.confidence[far])
 
 
+def test_the_most_probable_class_of_one_logit_is_the_foreground_from_one_half():
+    logits = np.array([[[-0.25, 0.0, 0.25]]], np.float32)
+    found = {
+        threshold: postprocess(logits, Placement(0, 0, 1, 3), (1, 3), (1, 3), 2, 1, threshold)
+        for threshold in ("argmax", 0.5, 0.0)
+    }
+    assert found["argmax"].segmentation_map.tolist() == found[0.5].segmentation_map.tolist() == [[1, 0, 0]]
+    assert found[0.0].segmentation_map.tolist() == [[0, 0, 0]]
+
+
+def test_the_most_probable_of_several_classes_may_be_improbable():
+    logits = noise(4, 8, 8) / 9
+    result = postprocess(logits, Placement(0, 0, 8, 8), (8, 8), (8, 8), 4, 0, "argmax")
+    assert result.confidence.max() < 0.5
+    np.testing.assert_array_equal(result.segmentation_map, logits.argmax(0))
+
+
 def test_large_logits_do_not_overflow():
     logits = np.stack([np.full((4, 4), 3e38), np.full((4, 4), -3e38), np.full((4, 4), 2e38)]).astype(np.float32)
     result = postprocess(logits, Placement(0, 0, 4, 4), (4, 4), (4, 4), 3, 2, 0.5)

@@ -20,16 +20,18 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import QUICK_TO_COMPILE, changed
-from deeplab_jax.config import OptimConfig, StartConfig, TrainConfig, to_dict
+from deeplab_jax.config import Experiment, OptimConfig, StartConfig, TrainConfig, load_json, to_dict
 from deeplab_jax.data.classes import Classes, default_palette
+from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.data.pipeline import train_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.train import loop, validate
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.interruption import Interrupted
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.mesh import make_shardings, put
-from deeplab_jax.train.run import fit_to_data
-from deeplab_jax.train.step import init_state
+from deeplab_jax.train.run import extension, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.step import init_state, make_train_step
 from deeplab_jax.train.track import Tracker, read_records
 
 
@@ -51,6 +53,7 @@ def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path, num
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experiment, tmp_path):
     """A validation may take longer than a cluster waits: it is left at once, and its figures are not lost."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -68,6 +71,7 @@ def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experime
         assert records[0] == records[1]
 
 
+@pytest.mark.slow
 def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
     """Also where the interval of the log does not divide that of the checkpoints."""
     experiment = changed(tiny_experiment, steps=6, log_every=5, save_every=3, validate_every=6)
@@ -125,6 +129,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_experiment, tmp_path, damage):
     state = saved_states(tiny_experiment, tmp_path)
@@ -166,6 +171,7 @@ def test_a_full_disk_names_the_checkpoint_that_is_whole(tiny_experiment, tmp_pat
     assert (int(restored.step), notes) == (1, [])
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, capsys):
     """Figures are made up: the second of four is the best, and two without a gain follow."""
     experiment = changed(tiny_experiment, steps=12, validate_every=2, save_every=100, patience=2)
@@ -180,6 +186,99 @@ def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, cap
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
 
 
+def restored(experiment, run):
+    checkpoints = Checkpoints(run / "checkpoints")
+    state = checkpoints.restore(init_state(experiment, make_shardings())[1])[0]
+    checkpoints.close()
+    return state
+
+
+def assert_equal(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_path, capsys):
+    """To the bit what the steps of the longer run make of the state that the shorter one ended with."""
+    run, data = tmp_path / "run", tiny_experiment.data
+    short = changed(tiny_experiment, steps=4, validate_every=4, save_every=2)
+    long = changed(short, steps=7)
+    train(short, run)
+    begun = restored(short, run)
+    capsys.readouterr()
+    train(long, run)
+    said = capsys.readouterr().out.replace("\n", "")
+    rates = [0.05 * (1 - step / steps) ** 0.9 for step, steps in ((3, 4), (4, 7))]
+    assert f"extended from 4 to 7 steps: the learning rate was {rates[0]:.3g} and goes on with {rates[1]:.3g}" in said
+    assert "it ends with other weights than a run of 7 steps in one go" in said
+
+    shardings = make_shardings()
+    step = make_train_step(long, init_state(long, shardings)[0], shardings)
+    dataset = open_dataset(data.root, data.format, "train")
+    state = begun
+    for batch in train_batches(dataset, long.preprocess, 8, range(4, 7), long.train.seed, data):
+        state, _ = step(state, put(batch, shardings))
+    assert_equal(restored(long, run), state)
+    assert [r["step"] for r in read_records(run) if r["split"] == "train"] == list(range(1, 8))
+    assert load_json(Experiment, run / "config.json").train.steps == 7
+    assert load_json(Experiment, run / "config-until-step-4.json").train.steps == 4
+
+    train(long, run)  # it stays ended
+    said = capsys.readouterr().out
+    assert "going on after step 7; all steps are done, a larger train.steps would go on" in said
+    assert "extended" not in said
+
+
+@pytest.mark.slow
+def test_under_a_constant_rate_an_extended_run_is_the_longer_one(tiny_experiment, tmp_path, capsys):
+    """Also where it is extended before it has ended."""
+    constant = replace(tiny_experiment, optim=OptimConfig(learning_rate=0.05, schedule="constant", average=0.9))
+    short, long = (changed(constant, steps=steps, validate_every=6, save_every=2) for steps in (3, 4))
+    train(long, tmp_path / "whole")
+    train(short, tmp_path / "extended")
+    shutil.rmtree(tmp_path / "extended" / "checkpoints" / "3")  # as if it had been killed
+    capsys.readouterr()
+    train(long, tmp_path / "extended")
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "going on after step 2" in said
+    assert "extended from 3 to 4 steps: the learning rate is constant, so it ends with the weights of" in said
+    assert_equal(*(restored(long, tmp_path / name) for name in ("whole", "extended")))
+
+
+def test_an_extension_holds_until_a_step_is_saved(tiny_experiment, tmp_path):
+    """A run that is killed soon after is extended again, from the same step or an older one, and to the same end."""
+    short, long = changed(tiny_experiment, steps=6, patience=3), changed(tiny_experiment, steps=9, patience=3)
+    run = tmp_path / "run"
+    for experiment in (short, long, long):
+        with open_run(experiment, run):
+            (run / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
+    assert extension(run, long, 5) == []
+    for step in (4, 2):
+        lines = extension(run, long, step)
+        last, following = (0.05 * (1 - at / steps) ** 0.9 for at, steps in ((step - 1, 6), (step, 9)))
+        assert lines[0].startswith(f"extended from 6 to 9 steps: the learning rate was {last:.3g} and goes on with")
+        assert f"{following:.3g}, to fall to 0 by step 9" in lines[0]
+        assert lines[1] == "train.patience counts from here"
+    (run / "checkpoints" / "8").mkdir()
+    with open_run(changed(long, steps=20), run):
+        pass
+    assert extension(run, changed(long, steps=20), 8)[0].startswith("extended from 9 to 20 steps")
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_patience_goes_on_when_it_is_extended(tiny_experiment, tmp_path, capsys):
+    experiment = changed(tiny_experiment, steps=6, validate_every=1, save_every=100, patience=1)
+    made_up, true_scores = iter([0.4, 0.3, 0.5, 0.6, 0.1]), validate.scores
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "scores", lambda *arguments: replace(true_scores(*arguments), miou=next(made_up)))
+        assert train(experiment, tmp_path / "run").without_gain == 1
+        progress = train(changed(experiment, steps=7), tmp_path / "run")
+    assert (progress.best, progress.without_gain) == (0.6, 1)
+    assert last_checkpoint(tmp_path / "run") == 5
+    assert "train.patience counts from here" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("best_by", ["miou", "loss"])
 def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_by):
     experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
@@ -248,6 +347,7 @@ def start_two(experiment: Path, run: Path) -> list[subprocess.Popen]:
     return [start(experiment, run, **where, JAX_PROCESS_ID=str(i)) for i in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tiny_experiment, tmp_path):
     """Each reads its half of every batch; or, where both share every picture, all of it."""
     gentle = replace(
@@ -269,6 +369,7 @@ def test_two_processes_train_as_one(tiny_experiment, tmp_path):
             np.testing.assert_allclose(weights[1][name], array, rtol=0, atol=1e-4 * np.abs(array).max(), err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
     for mask in (broken / "masks" / "train").iterdir():
         Image.fromarray(np.full((48, 48), 9, np.uint8)).save(mask)
@@ -278,6 +379,7 @@ def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
     assert 1 in statuses
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
     experiment = changed(tiny_experiment, steps=24, validate_every=10, save_every=4, log_every=3)
     recipe = write_recipe(tmp_path, replace(experiment, start=StartConfig(tiny_package)))

@@ -23,6 +23,7 @@ PRESETS = smp.PRESETS
 MATRIX = list(itertools.product(presets.SMP_ENCODERS, PRESETS, [8, 16]))
 # This seed draws every family, both dilation rules, both architectures and both strides.
 SAMPLE = random.Random(157).sample(MATRIX, 8)
+QUICK = ("resnet18", "mobilenet_v2")
 
 
 def random_smp(architecture: str, encoder: str, output_stride: int, classes: int = 21, seed: int = 0):
@@ -35,7 +36,7 @@ def random_smp(architecture: str, encoder: str, output_stride: int, classes: int
 
 @pytest.mark.parametrize(
     ("encoder", "architecture", "output_stride"),
-    SAMPLE,
+    [case if case[0] in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in SAMPLE],
 )
 def test_same_logits_and_the_same_weights_back(encoder, architecture, output_stride):
     model = random_smp(architecture, encoder, output_stride)

@@ -49,6 +49,7 @@ def gentle(experiment):
     )
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_train_alike(tiny_experiment):
     """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree; also where two devices
     share every picture.
@@ -78,6 +79,7 @@ def test_the_step_changes_everything_it_should(tiny_experiment):
             assert not np.array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment):
     """Read off the compiled program of eight devices: every gradient is added up once, no picture or feature moves."""
     shardings = make_shardings()
@@ -95,6 +97,7 @@ def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment)
     assert gradients <= numbers <= gradients + 2 * statistics + 20
 
 
+@pytest.mark.slow
 def test_pictures_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
     """Convolutions and the resizing of logits need some of the other's rows; a batch of pictures is more than these."""
     experiment = changed(gentle(tiny_experiment), space=2)
@@ -113,6 +116,7 @@ def test_pictures_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
     assert "collective-permute" in program
 
 
+@pytest.mark.slow
 def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     """The loss of the first step, computed again without the step."""
     graph, state = init_state(tiny_experiment, make_shardings(ONE))
@@ -133,6 +137,7 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     assert loss == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay_as_they_are(tiny_experiment):
     frozen = replace(tiny_experiment.optim, freeze_encoder=True, freeze_norms=True)
     experiment = replace(tiny_experiment, optim=frozen)
@@ -166,6 +171,7 @@ def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
         assert not np.array_equal(found[name], now[name]), name
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_nearly_alike_with_float32_weights_and_statistics(tiny_experiment):
     losses, _ = run_steps(tiny_experiment, ONE)
     rounded, state = run_steps(changed(tiny_experiment, precision="bfloat16"), ONE)
@@ -174,6 +180,7 @@ def test_bfloat16_trains_nearly_alike_with_float32_weights_and_statistics(tiny_e
     assert rounded != losses
 
 
+@pytest.mark.slow
 def test_rematerialising_changes_no_loss_and_keeps_less(tiny_experiment):
     """What is kept is measured as the size of what the backward pass is given; compilers for CPUs undo the rest."""
     losses, _ = run_steps(tiny_experiment, ONE)

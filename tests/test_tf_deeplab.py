@@ -51,7 +51,9 @@ def coarse_logits(model, images: np.ndarray) -> np.ndarray:
     return np.asarray(nnx.jit(lambda model, images: model.head(model.encoder(images), None))(model, images))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=pytest.mark.slow) if "65" in name or "beta" in name else name for name in CASES]
+)
 def test_logits_of_the_original_code_and_the_same_variables_back(seeded_weights, case):
     config = CASES[case]
     variables = seeded_variables(seeded_weights, case)
@@ -190,6 +192,7 @@ def test_real_checkpoint():
             np.testing.assert_allclose(logits[0], reference[f"{name}/logits_65x65"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_real_frozen_graph():
     folder = real("tf_frozen_mnv2_dm05_portrait")
     converted = convert.convert("tf", folder / "frozen_inference_graph.pb", convert.Options())

@@ -244,6 +244,7 @@ def copies(tmp_path, unchecked) -> Path:
 
 
 # A graph that ends between two nodes is a sound one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "sound"), [("model.index", 200, 0), ("model.data-00000-of-00001", 100, 0), ("graph.pb", 40, 4)]
 )
@@ -265,6 +266,7 @@ def spoiled(content: bytes, count: int):
         yield bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("model.index", 200), ("graph.pb", 10)])
 def test_a_changed_byte_in_a_real_file(copies, name, count):
     path = copies / name
@@ -273,6 +275,7 @@ def test_a_changed_byte_in_a_real_file(copies, name, count):
         readable(path)
 
 
+@pytest.mark.slow
 def test_changed_bytes_in_an_index_under_a_right_checksum(tmp_path, unchecked):
     write_bundle(tmp_path / "model", random_variables(20))
     index = tmp_path / "model.index"
@@ -285,6 +288,7 @@ def test_changed_bytes_in_an_index_under_a_right_checksum(tmp_path, unchecked):
     assert 0 < read < 200
 
 
+@pytest.mark.slow
 def test_changed_bytes_in_a_graph(tmp_path, unchecked):
     path = tmp_path / "graph.pb"
     read = 0
@@ -295,6 +299,7 @@ def test_changed_bytes_in_a_graph(tmp_path, unchecked):
     assert 0 < read < 200
 
 
+@pytest.mark.slow
 def test_changed_bytes_in_an_npz(tmp_path, unchecked):
     path = tmp_path / "variables.npz"
     np.savez_compressed(path, **random_variables(10))

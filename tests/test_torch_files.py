@@ -1,6 +1,5 @@
 """Against torch.save and torch.load: what they write is read, and what cannot be used is refused in one line."""
 
-import argparse
 import os
 import pathlib
 import subprocess
@@ -56,11 +55,11 @@ def assert_same(found, expected):
 
 
 def refused(path, limit=1.0):
-    """The message of the error, which must come within so many seconds, in one short line that starts with the path."""
-    start = time.perf_counter()
+    """The message of the error, one short line that starts with the path; it may take so many seconds of CPU."""
+    start = time.process_time()
     with pytest.raises(InputError) as error:
         read_torch(path)
-    assert time.perf_counter() - start < limit
+    assert time.process_time() - start < limit
     message = str(error.value)
     assert message.startswith(str(path))
     assert "\n" not in message
@@ -145,10 +144,10 @@ def test_an_optimizer_and_its_tensors(tmp_path, zipped):
 @FORMATS
 def test_other_objects_are_left_out(tmp_path, zipped):
     value = {
-        "hyper_parameters": argparse.Namespace(lr=0.1, backbone="resnet50"),
         "path": pathlib.PurePosixPath("/a/b"),
-        "scalar": np.float64(0.5),
-        "array": np.arange(3),
+        "array": np.arange(1000),
+        "text": np.array(["a"]),
+        "big-endian": np.arange(3, dtype=">f4"),
         "device": torch.device("cpu"),
         "dtype": torch.float32,
         "milestones": Counter([30, 60]),

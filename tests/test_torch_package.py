@@ -71,6 +71,7 @@ def test_what_another_engine_refuses_leaves_nothing(source, tmp_path, monkeypatc
 USUAL = presets.smp_deeplabv3plus("resnet18", 3)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_do_not_matter():
     from flax import nnx
 

@@ -19,7 +19,7 @@ def random_torchvision(backbone: str, aux: bool = True):
     return randomise_torch(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("backbone", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
 def test_both_outputs_equal_and_the_same_weights_back(backbone):
     model = random_torchvision(backbone)
     state_dict = model.state_dict()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import changed
 from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, TrainConfig, to_dict
+from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
@@ -19,7 +20,7 @@ from deeplab_jax.inference.auto import AutoModel
 from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.mesh import make_shardings
-from deeplab_jax.train.run import open_run
+from deeplab_jax.train.run import check_same_classes, open_run
 from deeplab_jax.train.step import (
     init_state,
 )
@@ -79,13 +80,18 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
 
     open_and_close(tiny_experiment)
     (run / "package").mkdir()
-    with pytest.raises(InputError, match=r"run holds a run with train\.steps=12, not 13; choose another --out"):
-        open_and_close(changed(tiny_experiment, steps=13))
+    elsewhere = r"choose another --out; start\.package .*run/package takes its weights there"
+    with pytest.raises(InputError, match=rf"run holds a run with train\.batch_size=8, not 16; {elsewhere}"):
+        open_and_close(changed(tiny_experiment, batch_size=16, steps=13))
+    with pytest.raises(
+        InputError, match=rf"run holds a run of 12 steps, which can become longer but not 11; {elsewhere}"
+    ):
+        open_and_close(changed(tiny_experiment, steps=11))
     # What has no bearing on the weights may change; so may everything before there is anything to lose.
     elsewhere = DataConfig(tmp_path, "folder", threads=7, workers=2)
     open_and_close(replace(changed(tiny_experiment, log_every=7, patience=3), data=elsewhere))
     (run / "package").rmdir()
-    open_and_close(changed(tiny_experiment, steps=13))
+    open_and_close(changed(tiny_experiment, steps=11))
     (run / "config.json").write_text('{"architectures": ["Mine"]}')
     with pytest.raises(InputError, match="run exists and holds no run"):
         open_and_close(tiny_experiment)
@@ -123,6 +129,14 @@ def test_class_count_must_fit_the_data(tiny_experiment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_both_splits_must_have_the_same_classes():
+    train_set, val_set = (Classes(names, default_palette(len(names))) for names in (("a", "b"), ("a", "c", "b")))
+    check_same_classes("train", train_set, "val", train_set)
+    with pytest.raises(InputError, match="val has the classes a, c, b, but train a, b; ids must stand for the same"):
+        check_same_classes("train", train_set, "val", val_set)
+
+
+@pytest.mark.slow
 def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
     """In the validation set it shows before the first step; in the training set the steps so far are kept."""
     experiment = changed(tiny_experiment, steps=200, save_every=200, validate_every=200)
@@ -170,6 +184,7 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
     assert [path.name for path in (tmp_path / "validated" / "checkpoints").iterdir()] == ["4"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
@@ -180,6 +195,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     assert not (tmp_path / "run" / "package").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_neither_saved_nor_packaged(tiny_experiment, tmp_path):
     """The loss of a step is that of the weights before it: these may be lost while it still looks well."""
     experiment = changed(tiny_experiment, steps=4, save_every=2, validate_every=4)

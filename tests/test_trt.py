@@ -288,6 +288,18 @@ def test_a_graph_of_a_fixed_batch_makes_an_engine_of_that_batch(fakes, tmp_path)
     np.testing.assert_array_equal(trt.load(read_package(out), None)(pictures(3)), expected(pictures(3)))
 
 
+def test_one_logit_is_told_by_its_sigmoid(fakes, tmp_path):
+    body = "both = Conv (images, kernel) id = Constant <value_ints = [1]> () logits = Gather <axis = 1> (both, id)"
+    source = onnx_package(tmp_path / "onnx", logits="float[batch,1,h,w] logits", body=body)
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    for folder in (source, built(source, tmp_path / "out")):
+        model = AutoModel.from_pretrained(folder)
+        likeliest, usual, all_of_it = (model(image, confidence=c)[0].segmentation_map for c in ("argmax", 0.5, 0.0))
+        assert 0 < likeliest.sum() < likeliest.size
+        np.testing.assert_array_equal(likeliest, usual)
+        assert all_of_it.all()
+
+
 def test_an_engine_for_many_sizes_is_checked_at_the_least_too(fakes, tmp_path):
     source = onnx_package(tmp_path / "onnx", images="float[batch,3,h,w] images", logits="float[batch,2,h,w] logits")
     export(source, tmp_path / "out", Profile(UP_TO_8, Span(2, 4, 8), Span(3, 6, 9)), say_nothing)

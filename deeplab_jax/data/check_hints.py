@@ -6,18 +6,18 @@ import numpy as np
 
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check_split import Checked
-from deeplab_jax.data.classes import Colour, default_palette
+from deeplab_jax.data.classes import BLACK, FOREGROUND, Colour, default_palette, has_background
 
 HARDLY = 1e-3  # share of the labelled pixels below which classes may be slips of a pen
 
 
 def find_hints(splits: Sequence[Checked], format: str) -> list[str]:
     """Sentences, each about one split or what two of them share."""
-    seen = seen_ids(splits)
+    seen, table = seen_ids(splits), two_colours(splits, format)
     notes = dict.fromkeys(note for checked in splits for note in checked.notes)
     hints = [f"{' and '.join(c.split for c in splits if note in c.notes)}: {note}" for note in notes]
     hints += [f"{checked.split}: {hint}" for checked in splits for hint in [*encoding(checked, seen), *shares(checked)]]
-    hints += first_id(splits, seen) + palettes(splits, format)
+    hints += table + first_id(splits, seen) + palettes(splits, format)
     return hints + turned_pictures(splits) + repeated_pictures(splits) + shared_pictures(splits)
 
 
@@ -42,7 +42,7 @@ def encoding(checked: Checked, seen: set[int]) -> list[str]:
         return []
     hints = [f"masks that cannot be used hold the values {ranges(checked.values)}; there are {len(names)} classes"]
     largest = max(value for value in checked.meanings if value != IGNORE)
-    if beyond == [largest + 1] and begins_with_0(checked):
+    if beyond == [largest + 1] and begins_with_0(checked) and len(names) > 1:
         hints.append(
             f"there is one value more than classes: name a class for {largest + 1}, or, where 0 is no class, write "
             f"{IGNORE} for 0 and take 1 off the others"
@@ -52,6 +52,25 @@ def encoding(checked: Checked, seen: set[int]) -> list[str]:
     elif len(beyond) > len(names):
         hints.append("so many values look like colours as grey levels, or like masks that were smoothed")
     return hints
+
+
+def two_colours(splits: Sequence[Checked], format: str) -> list[str]:
+    """Of masks that show two colours, such as 0 and 255: the lines of classes.txt that make them two classes."""
+    named, colours = splits[0].statistics.classes.names, set.union(*(checked.rgb for checked in splits))
+    amiss = any(
+        c.statistics.void or c.values - c.meanings.keys() or any(m.ndim == 3 for _, m in c.failed) for c in splits
+    )
+    # Where masks have palettes, what the value 0 looks like is the first class.
+    lowest = next((colour for checked in splits for colour in checked.colours.get(0, ())), BLACK)
+    if format != "folder" or not amiss or len(colours) != 2 or lowest not in colours:
+        return []
+    others = [name for name in named if not has_background([name])] or [FOREGROUND]
+    names = named if len(others) == 2 else ("background", *others)
+    table = zip(names, (lowest, *colours - {lowest}), strict=True)
+    lines = " and ".join(f"`{name} {red} {green} {blue}`" for name, (red, green, blue) in table)
+    return [
+        f"masks show just two colours; where they are {' and '.join(names)}, let the lines of classes.txt be {lines}"
+    ]
 
 
 def shares(checked: Checked) -> list[str]:
@@ -78,7 +97,7 @@ def binary(checked: Checked) -> bool:
     """Whether there is much of one class and of void, and hardly anything else."""
     pixels = checked.statistics.pixels
     others = pixels.sum() - pixels.max()
-    alone = pixels.any() and others < HARDLY * pixels.sum() and len(pixels) > 1
+    alone = pixels.any() and others < HARDLY * pixels.sum()
     return bool(begins_with_0(checked) and alone and checked.statistics.void > 10 * others)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from deeplab_jax.data.classes import Colour
 from deeplab_jax.data.dataset import Dataset, Example, Files, Sample
 from deeplab_jax.data.formats.tfds import Prepared
-from deeplab_jax.data.masks import IdMasks
+from deeplab_jax.data.masks import IdMasks, colours_in
 from deeplab_jax.data.pictures import is_image_suffix, orientation, read_colours, read_ids
 from deeplab_jax.data.statistics import Statistics, in_order
 from deeplab_jax.errors import InputError
@@ -31,6 +31,7 @@ class Looked:
     digests: tuple[bytes, bytes]  # of the pixels of image and mask; empty where the sample cannot be used
     turned: bool  # by its EXIF tag
     colours: Mapping[int, Colour]  # in the mask's palette, of the values that it holds
+    rgb: set[Colour]  # that the mask shows, three at most; none where there are more than two classes
     mask: np.ndarray | None  # (h, w) values or (h, w, 3) colours of the file, where the sample cannot be used
 
 
@@ -46,6 +47,7 @@ class Checked:
     notes: Sequence[str] = ()  # what the reader left out
     faults: list[str] = field(default_factory=list)  # samples that cannot be used, and why
     values: set[int] = field(default_factory=set)  # in masks that cannot be used
+    rgb: set[Colour] = field(default_factory=set)  # that masks show, as far as they may be meant for two classes
     samples: list[Sample] = field(default_factory=list)  # a few, to look at
     failed: list[tuple[str, np.ndarray]] = field(default_factory=list)  # a few masks with what is wrong, likewise
     turned: list[str] = field(default_factory=list)  # images, by their EXIF tags
@@ -54,6 +56,8 @@ class Checked:
     pictures: dict[bytes, list[tuple[str, bytes]]] = field(default_factory=dict)
 
     def add(self, index: int, looked: Looked, source: str) -> None:
+        if len(self.rgb) <= 2:
+            self.rgb |= looked.rgb
         if looked.turned:
             self.turned.append(looked.name)
         for value, colour in looked.colours.items():
@@ -105,7 +109,7 @@ def look(dataset: Dataset, index: int) -> Looked:
     except InputError as error:
         fault = str(error)
     if not example:
-        return Looked(f"example {index}", sample, fault, digests, False, {}, None)
+        return Looked(f"example {index}", sample, fault, digests, False, {}, set(), None)
     # Where a mask's colours count, palettes may differ.
     by_value = isinstance(dataset, Files) and isinstance(dataset.read_mask, IdMasks)
     return Looked(
@@ -115,6 +119,7 @@ def look(dataset: Dataset, index: int) -> Looked:
         digests,
         is_turned(example.image),
         palette_colours(example.source) if by_value else {},
+        few_colours(example.source) if by_value and len(dataset.classes) <= 2 else set(),
         None if sample else read_as_it_is(example),
     )
 
@@ -140,6 +145,13 @@ def palette_colours(path: Path) -> dict[int, Colour]:
             palette = np.array(picture.getpalette(), np.uint8).reshape(-1, 3).tolist()
             return {value: (red, green, blue) for value in values for red, green, blue in palette[value : value + 1]}
     return {}
+
+
+def few_colours(path: Path) -> set[Colour]:
+    """The colours that a mask shows, three at most; none where it cannot be read as colours."""
+    with suppress(InputError):
+        return colours_in(path, 3)
+    return set()
 
 
 def read_as_it_is(example: Example) -> np.ndarray | None:

@@ -1,8 +1,11 @@
 """The classes of a data set or a package: names and colours, in the order of their ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]  # RGB, 0..255
+FOREGROUND = "foreground"  # beside background, where nobody names it
+BLACK = (0, 0, 0)  # background's colour, and no other class's where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,10 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def has_background(names: Sequence[str]) -> bool:
+    return "background" in [name.lower() for name in names]
 
 
 def default_palette(classes: int) -> tuple[Colour, ...]:

@@ -13,7 +13,7 @@ from PIL import Image
 from deeplab_jax.config import IGNORE
 
 CLASS_NAMES = ("background", "disc", "bar", "polygon", "ring")
-SPLITS = {"train": 240, "val": 40, "test": 40}
+SPLITS = {"train": 480, "val": 40, "test": 40}
 BORDER = 3  # pixels of void, half inside and half outside
 
 

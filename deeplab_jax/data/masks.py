@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -53,19 +54,37 @@ class ColourMasks:
     colours: Mapping[Colour, int]  # -> class id or IGNORE
 
     def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
-        pixels = read_colours(example.source).astype(np.uint32)
-        codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        codes = as_codes(read_colours(example.source))
         table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colours.items()}
         ids = np.full(codes.shape, IGNORE, np.uint8)
         for code in np.unique(codes).tolist():
             if code not in table:
-                colour = (code >> 16, code >> 8 & 255, code & 255)
+                colour = as_colour(code)
                 mend = "; where masks hold ids, leave the colours out of it" if len(set(colour)) == 1 else ""
                 raise InputError(
                     f"{example.source} has the colour {colour}, which no class has; add it to the table{mend}"
                 )
             ids[codes == code] = table[code]
         return ids
+
+
+def as_codes(pixels: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 RGB to (h, w) uint32, one number a colour."""
+    red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def as_colour(code: int) -> Colour:
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def colours_in(path: Path, most: int) -> set[Colour]:
+    """Some of the colours that a mask shows, all where they are fewer. Raises InputError as `read_colours` does."""
+    codes, found = as_codes(read_colours(path)).ravel(), set()
+    while codes.size and len(found) < most:
+        found.add(as_colour(int(codes[0])))
+        codes = codes[codes != codes[0]]
+    return found
 
 
 def ranges(values: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from deeplab_jax.config import IGNORE
+from deeplab_jax.config import IGNORE, DataConfig
 from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.errors import InputError
@@ -57,6 +57,20 @@ def count(dataset: Dataset, threads: int, progress: Callable[[int], None] = lamb
         statistics.add(sample)
         progress(index + 1)
     return statistics
+
+
+def check_learnable(dataset: Dataset, config: DataConfig) -> None:
+    """Raises InputError where no two classes are labelled, or a sample cannot be used before two are seen."""
+    seen = np.zeros(len(dataset.classes), np.int64)
+    for sample in in_order(dataset.__getitem__, len(dataset), config.threads):
+        seen += np.bincount(sample.mask.ravel(), minlength=256)[: len(seen)]
+        if np.count_nonzero(seen) > 1:
+            return
+    what = f"{dataset.classes.names[seen.argmax()]} is all that is labelled" if seen.any() else "every pixel is void"
+    raise InputError(
+        f"{config.train_split} of {config.root}: {what}, so nothing can be learnt; see what its masks hold with: "
+        f"deeplab data check --data.root {config.root} --data.format {config.format}"
+    )
 
 
 def balancing_weights(statistics: Statistics) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int
     confusion = np.zeros((len(names), len(names) + 1), np.int64)
     for start in range(0, len(dataset), CHUNK):
         samples = [dataset[i] for i in range(start, min(start + CHUNK, len(dataset)))]
-        results = model([sample.image for sample in samples], confidence=0.0, input_color_format="rgb")
+        results = model([sample.image for sample in samples], confidence="argmax", input_color_format="rgb")
         for sample, result in zip(samples, results, strict=True):
             confusion += confusion_matrix(sample.mask, to_dataset_id[result.segmentation_map], len(names))
         progress(start + len(samples))
@@ -35,6 +35,7 @@ def match_classes(ours: list[str], theirs: tuple[str, ...]) -> np.ndarray:
     absent = [name for name in theirs if name not in ours]
     if absent:
         raise InputError(
-            f"the package has no class {', '.join(absent)} of the data set; its classes are {', '.join(ours)}"
+            f"the package has no class {', '.join(absent)} of the data set; its classes are {', '.join(ours)}; where "
+            "these are the same by other names, write the data set's into the package's class_names.txt"
         )
     return np.array([theirs.index(name) if name in theirs else len(theirs) for name in ours])

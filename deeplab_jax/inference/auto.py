@@ -14,7 +14,7 @@ from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from deeplab_jax.inference.limits import check_forward
 from deeplab_jax.inference.package import InputSize, Package, background_id, read_package
-from deeplab_jax.inference.postprocess import HostArray, SemanticSegmentationResult, postprocess
+from deeplab_jax.inference.postprocess import ARGMAX, HostArray, SemanticSegmentationResult, Threshold, postprocess
 from deeplab_jax.inference.preprocess import in_own_size, preprocess
 
 # (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
@@ -56,9 +56,10 @@ class SegmentationModel:
             images: a picture, a list of pictures, or a tensor (b, 3, h, w). A picture is a uint8 array (h, w, 3) in BGR
                 order as OpenCV reads them, a PyTorch tensor (3, h, w) in RGB order, a PIL picture or the path of a
                 file; `inputs.as_pixels` says what else.
-            confidence: pixels whose class is less probable become background with confidence 0; 0.0 keeps every
-                pixel's most probable class. As in the shared inference API the integers 0 and 1 count as not given,
-                as do None, "default" and "best".
+            confidence: pixels whose class is less probable become background with confidence 0. "argmax" keeps every
+                pixel's most probable class. So does 0.0, but where the weights give one logit it makes every pixel
+                foreground, as in the shared inference API. As there, the integers 0 and 1 count as not given, and so do
+                None, "default" and "best".
             input_color_format: order of the channels of arrays and tensors, if it is not the above.
 
         Raises:
@@ -81,7 +82,7 @@ class SegmentationModel:
         self([np.full((*size, 3), 127, np.uint8)] * batch_size)
 
     def _run(
-        self, pictures: list[Any], color_format: ColorFormat | None, threshold: float
+        self, pictures: list[Any], color_format: ColorFormat | None, threshold: Threshold
     ) -> list[SemanticSegmentationResult]:
         classes, background = self._package.classes, background_id(self._package.classes.names)
         inputs, config, places = self._network_input(pictures, color_format)
@@ -118,12 +119,14 @@ class SegmentationModel:
         return batch, config, places
 
 
-def as_threshold(confidence: Any) -> float:
+def as_threshold(confidence: Any) -> Threshold:
     """Raises InputError for what is no probability."""
     if confidence is None or (type(confidence), confidence) in NOT_GIVEN:
         return DEFAULT_CONFIDENCE
+    if isinstance(confidence, str) and confidence == ARGMAX:
+        return ARGMAX
     probability = isinstance(confidence, (float, np.floating)) and 0 <= float(confidence) <= 1
-    check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0")
+    check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0, or 'argmax'")
     return float(confidence)
 
 

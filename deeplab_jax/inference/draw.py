@@ -40,7 +40,7 @@ def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     sheet = np.empty((column.height, width + column.width, 3), np.uint8)
     sheet[height:, :width], sheet[:, width:] = 255, np.asarray(column)[..., ::-1]
     cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=sheet[:height, :width])
-    tint_in_place(sheet[:height, :width], ids, [color[::-1] for color in classes.palette])
+    tint_in_place(sheet[:height, :width], ids, [(blue, green, red) for red, green, blue in classes.palette])
     return sheet
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deeplab_jax.config import PreprocessConfig, read_json
-from deeplab_jax.data.classes import Classes, default_palette
+from deeplab_jax.data.classes import BLACK, Classes, default_palette, has_background
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.inference import inference_config
 from deeplab_jax.inference.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, picture_bytes
@@ -30,7 +30,6 @@ WEIGHT_FILES = {
     "trt": ("engine.plan", "trt_config.json"),
 }
 KIND = {"model_architecture": "deep-lab-v3-plus", "task_type": "semantic-segmentation"}  # in model_config.json
-BLACK = (0, 0, 0)  # background's colour, and no other class's
 PARTIAL = ".deeplab-partial-"  # how the name of a folder or file begins that is being written
 
 InputSize = tuple[int, int] | Literal["image"]  # (height, width) of the network input, or that of every image
@@ -50,12 +49,13 @@ def with_background(classes: Classes) -> Classes:
     return classes
 
 
-def has_background(names: Sequence[str]) -> bool:
-    return "background" in [name.lower() for name in names]
-
-
 def background_id(names: Sequence[str]) -> int:
     return [name.lower() for name in names].index("background")
+
+
+def one_logit_tells(names: Sequence[str]) -> bool:
+    """Whether one logit, whose sigmoid is the probability of class 1, tells these classes apart."""
+    return len(names) == 2 and has_background(names[:1])
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """What happens to the logits after the network, as the shared inference API does it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from deeplab_jax.data.fit import Placement
 from deeplab_jax.inference.bands import Window, resized_bands
+
+ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class
+Threshold = float | Literal["argmax"]
 
 
 class HostArray(np.ndarray):
@@ -36,16 +40,18 @@ def postprocess(
     image_size: tuple[int, int],
     class_count: int,
     background: int,
-    threshold: float,
+    threshold: Threshold,
 ) -> SemanticSegmentationResult:
     """(K, h, w) logits of one picture to ids and confidences of the picture's own size.
 
     K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
-    foreground class. Pixels under the threshold become background with confidence 0, and so do those whose logits are
-    infinite or no numbers. Where the picture reaches beyond the network input (`spot` is partly outside), the shared
-    API takes `background` for the value of every logit.
+    foreground class, which is more probable than background from 0.5 on. Pixels under the threshold become background
+    with confidence 0, and so do those whose logits are infinite or no numbers. Where the picture reaches beyond the
+    network input (`spot` is partly outside), the shared API takes `background` for the value of every logit.
     """
     count = len(logits)
+    if threshold == ARGMAX:
+        threshold = 0.5 if count == 1 else 0.0
     ids = np.arange(count)
     if count == class_count - 1:
         ids += ids >= background

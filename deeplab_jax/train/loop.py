@@ -13,7 +13,7 @@ from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.pipeline import eval_batches, train_batches
-from deeplab_jax.data.statistics import balancing_weights, count
+from deeplab_jax.data.statistics import balancing_weights, check_learnable, count
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
@@ -28,8 +28,8 @@ from deeplab_jax.train.mesh import (
     put,
     wait_for_all,
 )
-from deeplab_jax.train.run import fit_to_data, open_run
-from deeplab_jax.train.start import unlike
+from deeplab_jax.train.run import check_same_classes, extension, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.start import check_start, describe_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
 from deeplab_jax.train.track import Silence, Tracker
 from deeplab_jax.train.validate import make_validate
@@ -50,11 +50,15 @@ def train(config: Experiment, out: Path) -> Progress:
     train_set = open_dataset(data.root, data.format, data.train_split)
     val_set = open_dataset(data.root, data.format, data.val_split)
     classes = train_set.classes
+    check_same_classes(data.train_split, classes, data.val_split, val_set.classes)
     config = fit_to_data(config, classes, len(train_set))
+    if config.start.package and not last_checkpoint(out):
+        check_start(config, classes.names)
 
     # ---------------------------------------------------------------- devices and run folder
     shardings = make_shardings(space=config.train.space)
     check_fit(config, shardings)
+    check_learnable(train_set, data)
     with open_run(config, out) if is_main() else nullcontext():
         wait_for_all("run folder")
         return run(config, out, train_set, val_set, shardings)
@@ -76,12 +80,15 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     checkpoints, progress, notes = Checkpoints(out / "checkpoints"), Progress(), []
     if restored := checkpoints.restore(state):
         state, progress, notes = restored
-        notes.append(f"going on after step {state.step}")
+        ended = "; all steps are done, a larger train.steps would go on" if int(state.step) == steps else ""
+        notes.append(f"going on after step {state.step}{ended}")
+        if extended := extension(out, config, int(state.step)):
+            notes += extended
+            progress.without_gain = 0
     elif config.start.package:
         state, left = start_state(config, graph, state, classes.names, shardings)
-        untouched = f"; not its {', '.join(left)}" if left else ""
-        notes.append(f"starting from the weights of {config.start.package}{untouched}")
-        notes += [f"warning: {note}" for note in unlike(config.start.package, config.model, config.preprocess)]
+        notes.append(describe_start(config.start, left))
+        notes += [f"warning: {note}" for note in unlike(config.start, config.model, config.preprocess)]
     else:
         notes.append("starting from random weights")
     notes += [f"warning: {note}" for dataset in (train_set, val_set) for note in dataset.notes]

@@ -1,6 +1,10 @@
 """Losses in float32 over the pixels that have a label. Each is 0, with gradient 0, where there is none.
 
 What a picture adds is found within that picture: sorting and ranking never gather a batch that is split over devices.
+
+A model of one logit tells class 1 from class 0, the background, by a sigmoid. A softmax over that logit and a zero for
+the background is the same, so such logits are made two; where the usual loss of a sigmoid is another one, its function
+says so.
 """
 
 from collections.abc import Callable
@@ -23,7 +27,7 @@ def make_loss(config: LossConfig) -> Callable[[Logits, Ids], Scalar]:
         (config.cross_entropy, lambda logits, ids: cross_entropy(logits, ids, config)),
         (config.focal, lambda logits, ids: focal(logits, ids, config)),
         (config.dice, dice),
-        (config.lovasz, lovasz_softmax),
+        (config.lovasz, lovasz),
     ]
 
     def loss(logits: Logits, ids: Ids) -> Scalar:
@@ -36,9 +40,11 @@ def make_loss(config: LossConfig) -> Callable[[Logits, Ids], Scalar]:
 def cross_entropy(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     """Mean over the valid pixels of the batch, each weighted by its class; smoothed as PyTorch smooths.
 
-    With `hard_pixels` below 1, of every picture only that share of its valid pixels counts, those of largest loss.
+    With `hard_pixels` below 1, of every picture only that share of its valid pixels counts, those of largest loss. Of
+    one logit it is the binary cross-entropy, and as with PyTorch's `pos_weight` the mean does not count the weights.
     """
     valid, chosen = valid_and_chosen(ids)
+    one, logits = logits.shape[-1] == 1, of_all_classes(logits)
     log_probabilities = jax.nn.log_softmax(logits)
     weights = class_weights(config, logits.shape[-1])
     weight = jnp.where(valid, weights[chosen], 0)
@@ -46,16 +52,18 @@ def cross_entropy(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     if smoothing := config.label_smoothing:
         everywhere = -(log_probabilities @ weights) / logits.shape[-1]
         losses = jnp.where(valid, (1 - smoothing) * losses + smoothing * everywhere, 0)
+    counted = valid.astype(jnp.float32) if one else weight
     if config.hard_pixels < 1:
         hard = hardest(losses, valid, config.hard_pixels)
-        losses, weight = losses * hard, weight * hard
-    return divide(losses.sum(), weight.sum())
+        losses, counted = losses * hard, counted * hard
+    return divide(losses.sum(), counted.sum())
 
 
 def focal(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     """Cross-entropy times (1 - p) ** gamma, p of the true class (arXiv:1708.02002, over a softmax); mean over the valid
     pixels."""
     valid, chosen = valid_and_chosen(ids)
+    logits = of_all_classes(logits)
     log_p = pick(jax.nn.log_softmax(logits), chosen)
     weight = jnp.where(valid, class_weights(config, logits.shape[-1])[chosen], 0)
     # 1 - p, bounded: its power has no finite gradient at 0 where gamma is below 1.
@@ -65,13 +73,32 @@ def focal(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
 
 def dice(logits: Logits, ids: Ids) -> Scalar:
     """1 - Dice coefficient (arXiv:1606.04797) of softmax probabilities over the batch; mean over all classes, of which
-    those that do not occur add 0."""
+    those that do not occur add 0. Of one logit it is that of the foreground alone."""
     valid, chosen = valid_and_chosen(ids)
+    one, logits = logits.shape[-1] == 1, of_all_classes(logits)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits), 0)
     truth = jax.nn.one_hot(chosen, logits.shape[-1]) * valid[..., None]
     overlap, sizes = ((probabilities * truth).sum((0, 1, 2)), (probabilities + truth).sum((0, 1, 2)))
     occurs = truth.sum((0, 1, 2)) > 0
-    return jnp.where(occurs, 1 - 2 * overlap / jnp.maximum(sizes, 1e-7), 0).mean()
+    losses = jnp.where(occurs, 1 - 2 * overlap / jnp.maximum(sizes, 1e-7), 0)
+    return losses[1] if one else losses.mean()
+
+
+def lovasz(logits: Logits, ids: Ids) -> Scalar:
+    """Of one logit the Lovász hinge, of more the Lovász softmax (arXiv:1705.08790)."""
+    return lovasz_hinge(logits[..., 0], ids) if logits.shape[-1] == 1 else lovasz_softmax(logits, ids)
+
+
+def lovasz_hinge(logits: Float[Array, "b h w"], ids: Ids) -> Scalar:
+    """The Lovász extension of the foreground's Jaccard loss, of hinges on the logits; mean over the pictures."""
+    valid, _ = valid_and_chosen(ids)
+
+    def of_picture(logits: Float[Array, "h w"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
+        foreground = (truth == 1).astype(jnp.float32)
+        errors = jnp.where(valid, jax.nn.relu(1 - logits * (2 * foreground - 1)), 0)
+        return lovasz_extension(errors.ravel(), foreground.ravel())
+
+    return jax.vmap(of_picture)(logits, ids, valid).mean()
 
 
 def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
@@ -82,9 +109,8 @@ def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
 
     def of_class(id: Int[Array, ""], p: Float[Array, "n"], truth: Int[Array, "n"], valid: Bool[Array, "n"]):
         foreground = jnp.where(valid, truth == id, False).astype(jnp.float32)
-        errors = jnp.where(valid, jnp.abs(foreground - p), 0)  # errors of 0 come last and add nothing
-        order = jnp.argsort(-jax.lax.stop_gradient(errors))
-        return errors[order] @ jaccard_steps(foreground[order]), foreground.max()
+        errors = jnp.where(valid, jnp.abs(foreground - p), 0)
+        return lovasz_extension(errors, foreground), foreground.max()
 
     def of_picture(p: Float[Array, "h w classes"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
         columns = p.reshape(-1, p.shape[-1]).T
@@ -94,6 +120,12 @@ def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
         return divide((losses * occurs).sum(), occurs.sum())
 
     return jax.vmap(of_picture)(probabilities, ids, valid).mean()
+
+
+def lovasz_extension(errors: Float[Array, "n"], foreground: Float[Array, "n"]) -> Scalar:
+    """Of the Jaccard loss, at errors from 0 on; those of 0 come last and add nothing."""
+    order = jnp.argsort(-jax.lax.stop_gradient(errors))
+    return errors[order] @ jaccard_steps(foreground[order])
 
 
 def jaccard_steps(foreground: Float[Array, "n"]) -> Float[Array, "n"]:
@@ -118,8 +150,20 @@ def hardest(losses: Float[Array, "b h w"], valid: Bool[Array, "b h w"], share: f
     return jnp.where(valid, (above + left[:, None] * level).reshape(losses.shape), 0.0)
 
 
+def of_all_classes(logits: Logits) -> Float[Array, "b h w all"]:
+    """The logits; of one alone also the background's, 0."""
+    return logits if logits.shape[-1] > 1 else jnp.concatenate([jnp.zeros_like(logits), logits], -1)
+
+
+def most_probable(logits: Logits) -> Ids:
+    """The class of every pixel; of one logit the foreground where its sigmoid is 0.5 or more."""
+    return (logits[..., 0] >= 0).astype(int) if logits.shape[-1] == 1 else logits.argmax(-1)
+
+
 def class_weights(config: LossConfig, classes: int) -> Float[Array, "classes"]:
-    return jnp.asarray(config.class_weights or np.ones(classes), jnp.float32)
+    """One alone is the foreground's, beside 1 for the background."""
+    weights = (1.0, *config.class_weights) if len(config.class_weights) == 1 else config.class_weights
+    return jnp.asarray(weights or np.ones(classes), jnp.float32)
 
 
 def valid_and_chosen(ids: Ids) -> tuple[Bool[Array, "b h w"], Ids]:

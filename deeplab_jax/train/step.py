@@ -15,10 +15,10 @@ from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import KEPT
 from deeplab_jax.models.weights import abstract_model
-from deeplab_jax.train.losses import make_loss, pick, valid_and_chosen
+from deeplab_jax.train.losses import make_loss, most_probable, of_all_classes, pick, valid_and_chosen
 from deeplab_jax.train.mesh import Shardings
 from deeplab_jax.train.optim import make_optimizer
-from deeplab_jax.train.start import continue_training, transfer_learning
+from deeplab_jax.train.start import load_start
 
 SHOWN = 4  # pictures of a validation that are drawn
 
@@ -40,7 +40,10 @@ def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, 
     freeze_statistics(abstract, config.optim)
     graph = nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
 
-    @partial(jax.jit, out_shardings=shardings.state)
+    # It runs once: on CPUs, making it fast takes far longer than running it.
+    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+    @partial(jax.jit, out_shardings=shardings.state, compiler_options=quickly)
     def init() -> TrainState:
         model = build_model(config.model, rngs=nnx.Rngs(config.train.seed))
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -63,11 +66,8 @@ def start_state(
     config: Experiment, graph: nnx.GraphDef, state: TrainState, class_names: Sequence[str], shardings: Shardings
 ) -> tuple[TrainState, list[str]]:
     """The state before the first step with a package's weights; and the names of the tensors it did not give."""
-    model, left = nnx.merge(graph, state.params, state.stats, copy=True), []
-    if config.start.package and config.start.mode == "continue_training":
-        continue_training(model, config.start.package, class_names)
-    elif config.start.package:
-        left = transfer_learning(model, config.start.package)
+    model = nnx.merge(graph, state.params, state.stats, copy=True)
+    left = load_start(model, config.start, class_names)
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, stats = jax.device_put((params, stats), shardings.state)
     average = jax.tree.map(jnp.copy, (params, stats)) if state.average else None
@@ -131,7 +131,7 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
     `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are; and
     `maps`, the most probable classes of the first few pictures.
     """
-    classes = config.model.num_classes
+    classes = max(config.model.num_classes, 2)  # one logit tells a class from background
 
     @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
     def eval_step(state: TrainState, batch: dict[str, Array]) -> dict[str, Array]:
@@ -139,10 +139,10 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
         images = jax.lax.with_sharding_constraint(images, shardings.rows)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
         valid, chosen = valid_and_chosen(truth)
-        maps = logits.argmax(-1)
+        maps = most_probable(logits)
         index = jnp.where(valid, chosen * classes + maps, classes**2)
         confusion = jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
-        losses = -pick(jax.nn.log_softmax(logits), chosen)
+        losses = -pick(jax.nn.log_softmax(of_all_classes(logits)), chosen)
         return {
             "confusion": confusion,
             "loss": jnp.where(valid, losses, 0).sum(),

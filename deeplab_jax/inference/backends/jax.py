@@ -17,7 +17,7 @@ from deeplab_jax.data.classes import Classes
 from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.inference.limits import check_text
-from deeplab_jax.inference.package import Package, with_background, write_package
+from deeplab_jax.inference.package import Package, one_logit_tells, with_background, write_package
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.weights import from_arrays, to_arrays
 
@@ -93,9 +93,13 @@ def load_model(folder: Path) -> DeepLab:
 
 
 def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessConfig) -> None:
-    """Writes a JAX package; `classes` are those of the model's logits. Raises InputError where they do not fit."""
-    if len(classes) != model.config.num_classes:
-        raise InputError(f"there are {len(classes)} class names but the model has {model.config.num_classes} classes")
+    """Writes a JAX package; `classes` are those of the model's logits, with or without background where it is one.
+
+    Raises InputError where they do not fit.
+    """
+    logits = model.config.num_classes
+    if len(classes) != logits and not (logits == 1 and one_logit_tells(classes.names)):
+        raise InputError(f"there are {len(classes)} class names but the model has {logits} classes")
 
     if model.config.encoder.in_channels != 3:
         raise InputError(

@@ -1,10 +1,11 @@
 """One JAX package to packages for several engines, and what came of each."""
 
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from converters import onnx, torch, trt
 from converters.source import read_source
 from converters.trt import Span
+from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.pictures import read_image
 from deeplab_jax.errors import InputError, check
@@ -22,7 +24,7 @@ from deeplab_jax.evaluate.evaluate import evaluate, match_classes
 from deeplab_jax.inference.auto import AutoModel, SegmentationModel
 from deeplab_jax.inference.inference_config import unlike_others
 from deeplab_jax.inference.package import Package, check_vacant, read_package
-from deeplab_jax.inference.preprocess import preprocess
+from deeplab_jax.inference.preprocess import in_own_size, preprocess
 
 Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -35,7 +37,7 @@ MOST_LOST = 0.02  # mIoU that int8 may cost before parts of the network stay in 
 
 @dataclass(frozen=True)
 class Options:
-    dynamic_size: bool = False  # pictures of any height and width, not of the package's size alone
+    dynamic_size: bool = False  # pictures of any height and width, in their own size, not fitted into the package's
     precision: Precision = "float32"  # inside the graph; input and logits are float32
     calibration: "Pictures | None" = None  # that show int8 and float16 how large values become
     data: Dataset | None = None  # labelled, to measure what a lower precision costs
@@ -122,7 +124,12 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
                 write(engine, folder, graph, read.package, options, report)
     if ready:
         torch.write(folders["torch"], ready)
-    if unlike := unlike_others(read.package.preprocess):
+    if options.dynamic_size:
+        height, width = read.size
+        fit = f"size=({height}, {width}), or --size {height} {width}"
+        report(f"note: pictures are run in their own size; to fit them into the package's: {fit}", True)
+    fitted = not options.dynamic_size or "torch" in folders
+    if fitted and (unlike := unlike_others(read.package.preprocess)):
         report(f"note: {unlike}", True)
     return [measure(engine, folder) for engine, folder in folders.items()]
 
@@ -194,7 +201,19 @@ def sparing(graph: Any, package: Package, options: Options, symmetric: bool) -> 
 def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
     """(1, c, h, w) float32, of the calibration pictures or what stands in for them."""
     for picture in options.calibration or noise(package.preprocess.size):
-        yield preprocess(picture, package.preprocess, "rgb")[0][None]
+        config = own_size(picture, package.preprocess) if options.dynamic_size else package.preprocess
+        yield preprocess(picture, config, "rgb")[0][None]
+
+
+def own_size(picture: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
+    """What makes network input of a picture in its own size, scaled down where it has more pixels than the package's.
+
+    All values of the network are looked at, so large pictures would take gigabytes.
+    """
+    own = in_own_size(config, *picture.shape[:2])
+    scale = min((math.prod(config.size) / math.prod(own.size)) ** 0.5, 1)
+    height, width = (max(int(scale * side), 1) for side in own.size)
+    return replace(config, size=(height, width))
 
 
 def noise(size: tuple[int, int]) -> list[np.ndarray]:

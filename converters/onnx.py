@@ -53,7 +53,7 @@ def build(source: Source, dynamic_size: bool) -> tuple[Any, float]:
     from converters.onnx_trace import finish, trace
 
     general = trace(source.model)
-    metadata = describe(source)
+    metadata = describe(source, dynamic_size)
     graph = finish(general if dynamic_size else fix_size(general, source.size), metadata)
     if not dynamic_size:
         check(source.model, finish(general, metadata), ODD_SIZE, (1,))
@@ -109,14 +109,15 @@ def write(out: Path, graph: Any, package: Package, dynamic_size: bool) -> None:
     write_package(out, "onnx", package.classes, package.preprocess, save, dynamic_size=dynamic_size)
 
 
-def describe(source: Source) -> dict[str, str]:
+def describe(source: Source, dynamic_size: bool) -> dict[str, str]:
     """What a reader of the file alone must know; the packages of the shared API say it in files of their own."""
     classes, preprocess = source.package.classes, source.package.preprocess
     height, width = preprocess.size
     channels = preprocess.color_mode.upper()
+    fit = "of any size" if dynamic_size else f"{preprocess.resize_mode} to {height}x{width}"
     return {
         "class_names": json.dumps(classes.names),
-        "input": f"{channels}, 0 to 1, minus mean, by std; {preprocess.resize_mode} to {height}x{width}",
+        "input": f"{channels}, 0 to 1, minus mean, by std; {fit}",
         "mean": json.dumps(preprocess.mean),
         "std": json.dumps(preprocess.std),
         "output": "one logit, before sigmoid" if source.model.config.num_classes == 1 else "logits, before softmax",

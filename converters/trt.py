@@ -112,7 +112,7 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
         nonlocal worst
         (folder / "engine.plan").write_bytes(plan)
         (folder / "trt_config.json").write_text(json.dumps(trt_config(profile.batch), indent=2) + "\n")
-        engine = Engine(folder / "engine.plan", Batches(profile.batch.least, profile.batch.most), size)
+        engine = Engine(folder / "engine.plan", Batches(profile.batch.least, profile.batch.most))
         counts = (declared[0],) if declared[0] else (1, 3)
         *_, height, width = shapes[0]
         cases = product(counts, {size, (height, width)})  # the package's size, and the least
@@ -122,8 +122,8 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
                 f"the engine differs from {path} by {worst:.1e} of the largest logit; {out} was not written"
             )
 
-    most = profile.batch.most
-    write_package(out, "trt", package.classes, package.preprocess, write_weights, max_batch=most)
+    settings = {"max_batch": profile.batch.most, "dynamic_size": package.any_size and shapes[0][2:] != shapes[2][2:]}
+    write_package(out, "trt", package.classes, package.preprocess, write_weights, **settings)
     return worst
 
 

@@ -13,10 +13,21 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.terminal import console, print_error, say
 from deeplab_jax.train.command import train
+
+# Two numbers and no more: of a union tyro gives the option every word that follows, the names of pictures too.
+TWO_SIDES = PrimitiveConstructorSpec(
+    nargs=2,
+    metavar="HEIGHT WIDTH",
+    instance_from_str=lambda words: (int(words[0]), int(words[1])),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: [str(side) for side in value or ()],
+)
+SizeOption = Annotated[tuple[int, int] | None, TWO_SIDES, arg(help_behavior_hint="(default: the package's)")]
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,11 @@ def demo(out: Path = Path("deeplab-demo")) -> None:
 
 
 def evaluate(
-    package: Positional[Path], data: EvaluationData, json_file: Annotated[Path | None, arg(name="json")] = None
+    package: Positional[Path],
+    data: EvaluationData,
+    json_file: Annotated[Path | None, arg(name="json")] = None,
+    size: SizeOption = None,
+    own_size: bool = False,
 ) -> None:
     """mIoU and accuracies of a package on a labelled data set.
 
@@ -47,6 +62,8 @@ def evaluate(
         package: the package folder.
         data: what to evaluate on.
         json_file: also write the figures to this file.
+        size: that images are fitted into, in the package's way.
+        own_size: run every image in its own size.
     """
     from deeplab_jax.data.formats import open_dataset
     from deeplab_jax.evaluate.evaluate import evaluate as run
@@ -55,7 +72,7 @@ def evaluate(
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise InputError(f"--json {json_file} cannot be written; name a file in a folder that exists")
     dataset = open_dataset(data.root, data.format, data.split)
-    model = AutoModel.from_pretrained(package)
+    model = AutoModel.from_pretrained(package, size=input_size(size, own_size))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("evaluating", total=len(dataset))
         result = run(model, dataset, lambda done: progress.update(task, completed=done))
@@ -124,36 +141,53 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
 
 
 def predict(
-    package: Positional[Path], inputs: Positional[tuple[Path, ...]], out: Path, confidence: float = 0.5
+    package: Positional[Path],
+    inputs: Positional[tuple[Path, ...]],
+    out: Path,
+    confidence: float = 0.5,
+    size: SizeOption = None,
+    own_size: bool = False,
 ) -> None:
     """Overlays and masks for pictures, or for every picture in folders.
 
     Args:
         package: the package folder.
-        inputs: picture files and folders of such.
-        out: folder for `NAME_overlay.png` and `NAME_mask.png` (pixel value = class id).
+        inputs: picture files and folders of such. Folders in them are not gone into; name these too.
+        out: folder for `NAME_overlay.jpg` and `NAME_mask.png` (pixel value = class id).
         confidence: less probable pixels become background.
+        size: that pictures are fitted into, in the package's way.
+        own_size: run every picture in its own size, as packages exported with --dynamic-size do by themselves.
     """
-    from deeplab_jax.inference.auto import AutoModel
-    from deeplab_jax.inference.predict import find_pictures
+    from deeplab_jax.inference.image_files import find_images
+    from deeplab_jax.inference.predict import load
     from deeplab_jax.inference.predict import predict as run
 
     if not inputs:
         raise InputError("name at least one picture or folder: deeplab predict PACKAGE INPUT... --out DIR")
-    pictures = find_pictures(inputs)
-    model = AutoModel.from_pretrained(package)
+    found = find_images(inputs)
+    model = load(package, input_size(size, own_size), len(found.images))
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("predicting", total=len(pictures))
+        task = progress.add_task("predicting", total=len(found.images))
 
-        def report(path: Path, error: InputError | None) -> None:
-            if error:
-                print_error(error)
+        def report(path: Path, told: InputError | str | None) -> None:
+            if isinstance(told, InputError):
+                print_error(told)
+            elif told:
+                say(told)
             progress.advance(task)
 
-        unreadable = run(model, pictures, out, confidence, report)
-    say(f"{len(pictures) - unreadable} of {len(pictures)} pictures predicted into {out}")
+        unreadable = run(model, found.images, out, confidence, report)
+    say(f"{len(found.images) - unreadable} of {len(found.images)} pictures predicted into {out}")
+    for line in found.left():
+        say(line)
     if unreadable:
         raise SystemExit(1)
+
+
+def input_size(size: tuple[int, int] | None, own_size: bool) -> tuple[int, int] | Literal["image"] | None:
+    """What AutoModel calls it."""
+    check(not (size and own_size), "--size and --own-size exclude each other; give one of them")
+    return "image" if own_size else size
 
 
 def convert(
@@ -253,7 +287,8 @@ def export(
         package: the JAX package folder.
         to: the engines; several go into folders of these names in `out`.
         out: the package folder to write.
-        dynamic_size: let the graph take pictures of any height and width, not of the package's size alone.
+        dynamic_size: let the graph take pictures of any height and width. They are run in their own size then, and not
+            fitted into the package's, unless --size of predict and evaluate says so.
         precision: inside the graph; input and logits are float32 in all of them. torch packages stay float32.
         calibration: pictures, or folders of such, that show int8 and float16 how large values become; by default those
             of the data set.
@@ -265,13 +300,13 @@ def export(
     from converters.export import Options, Pictures, Span
     from converters.export import export as run
     from deeplab_jax.data.formats import open_dataset
-    from deeplab_jax.inference.predict import find_pictures
+    from deeplab_jax.inference.image_files import find_images
 
     if not to:
         raise InputError("--to needs at least one engine: onnx, tensorrt, torch")
     if data.root is None and data != ExportData():
         raise InputError("--data.format, --data.split and --data.calibration-split do nothing without --data.root")
-    pictures = Pictures(find_pictures(calibration)) if calibration else None
+    pictures = Pictures(find_images(calibration).images) if calibration else None
     dataset = open_dataset(data.root, data.format, data.split) if data.root else None
     if data.root and not pictures and precision != "float32":
         pictures = Pictures(open_dataset(data.root, data.format, data.calibration_split))

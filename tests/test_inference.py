@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from PIL import Image
 
 from conftest import pictures
 from converters.onnx import export
@@ -23,7 +22,6 @@ from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import read_package
 from deeplab_jax.inference.postprocess import postprocess
-from deeplab_jax.inference.predict import find_pictures, predict
 
 
 def test_the_documented_snippets_run(package):
@@ -213,42 +211,6 @@ def test_threads_do_not_disturb_each_other(package):
         for i, result in enumerate(pool.map(lambda i: model(images[i % 3])[0], range(24))):
             np.testing.assert_array_equal(result.segmentation_map, expected[i % 3].segmentation_map)
             np.testing.assert_allclose(result.confidence, expected[i % 3].confidence, atol=1e-6)
-
-
-def test_predict_passes_over_what_it_cannot_read(package, tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i, image in enumerate(pictures(*[(30, 40)] * 20)):
-        Image.fromarray(image).save(folder / f"{i:02}.png")
-    (folder / "07b.png").write_text("no picture")
-    faults = {}
-    model = AutoModel.from_pretrained(package)
-    unreadable = predict(model, find_pictures([folder]), tmp_path / "out", 0.0, lambda p, e: faults.update({p.name: e}))
-    assert unreadable == 1
-    assert [name for name, error in faults.items() if error] == ["07b.png"]
-    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 20
-    image = np.asarray(Image.open(folder / "03.png"))[..., ::-1]
-    expected = model(image, confidence=0.0)[0].segmentation_map
-    with Image.open(tmp_path / "out" / "03_mask.png") as mask:
-        np.testing.assert_array_equal(np.asarray(mask), expected)
-
-
-def test_predict_does_not_write_among_its_inputs(tiny_package, tmp_path):
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    (tmp_path / "a_mask.png").write_text("mine")
-    model = AutoModel.from_pretrained(tiny_package)
-    with pytest.raises(InputError, match="holds pictures to predict; choose another --out"):
-        predict(model, [tmp_path / "a.png"], tmp_path, 0.5, lambda *_: None)
-    assert (tmp_path / "a_mask.png").read_text() == "mine"
-
-
-def test_pictures_of_one_name_do_not_overwrite_each_other(tiny_package, tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(pictures((30, 40))[0]).save(tmp_path / folder / "x.png")
-    model = AutoModel.from_pretrained(tiny_package)
-    predict(model, find_pictures([tmp_path / "a", tmp_path / "b"]), tmp_path / "out", 0.0, lambda *_: None)
-    assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {"x_mask.png", "x_2_mask.png"}
 
 
 def test_onnx_needs_neither_jax_nor_anything_else(onnx_package, tiny_package):

@@ -289,16 +289,6 @@ def test_layers_are_recorded_by_path(tiny_package):
     )
 
 
-def test_a_dynamic_package_says_so(tiny_package, tmp_path):
-    converter.export(tiny_package, tmp_path / "out", dynamic_size=True)
-    (shape,) = [node.shape for node in converter.open_session(onnx.load(tmp_path / "out/weights.onnx")).get_inputs()]
-    assert shape == ["batch", 3, "height", "width"]
-    network_input = json.loads((tmp_path / "out" / "inference_config.json").read_text())["network_input"]
-    assert network_input["dynamic_spatial_size_supported"]
-    assert network_input["dynamic_spatial_size_mode"] == {"type": "any-size"}
-    assert AutoModel.from_pretrained(tmp_path / "out")(np.zeros((30, 40, 3), np.uint8))
-
-
 def test_a_full_disk_is_one_line(onnx_package, tiny_package, tmp_path):
     graph = onnx.load(onnx_package / "weights.onnx")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

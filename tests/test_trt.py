@@ -185,7 +185,7 @@ def test_what_does_not_fit_the_engine_is_refused(fakes, source, tmp_path):
 
     refused("cannot run on the device 'cpu'", "cpu")
     run = trt.load(read_package(folder), None)
-    with pytest.raises(InputError, match=r"does not take input of shape \(1, 3, 5, 6\)"):
+    with pytest.raises(InputError, match=r"takes pictures of \(4, 6\) to \(4, 6\), not of \(5, 6\); give another"):
         run(np.zeros((1, 3, 5, 6), np.float32))
     (folder / "trt_config.json").write_text('{"static_batch_size": 8}')
     refused("takes 1 to 4 pictures at once, but trt_config.json says 8 to 8")
@@ -306,6 +306,36 @@ def test_an_engine_for_many_sizes_is_checked_at_the_least_too(fakes, tmp_path):
     assert fakes.networks[0].config.profile.shapes == ((1, 3, 2, 3), (1, 3, 4, 6), (8, 3, 8, 9))
     assert {*fakes.shapes} == {(1, 3, *SIZE), (3, 3, *SIZE), (1, 3, 2, 3), (3, 3, 2, 3)}
     np.testing.assert_array_equal(trt.load(read_package(tmp_path / "out"), None)(pictures(3)), expected(pictures(3)))
+
+
+def test_images_of_their_own_size_must_be_within_the_engine(fakes, tmp_path):
+    source = onnx_package(tmp_path / "onnx", images="float[batch,3,h,w] images", logits="float[batch,2,h,w] logits")
+    write_size(source, None)
+    export(source, tmp_path / "out", Profile(UP_TO_8, Span(2, 4, 8), Span(3, 6, 9)), say_nothing)
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    for size in ((2, 9), (8, 3)):
+        (result,) = model(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        assert result.segmentation_map.shape == size
+        assert fakes.shapes[-1] == (1, 3, *size)
+    with pytest.raises(
+        InputError, match=r"takes pictures of \(2, 3\) to \(8, 9\), not of \(9, 9\); give another size="
+    ):
+        model(np.zeros((9, 9, 3), np.uint8))
+    fitted = AutoModel.from_pretrained(tmp_path / "out", size=(8, 9))
+    assert fitted(np.zeros((90, 50, 3), np.uint8))[0].segmentation_map.shape == (90, 50)
+    with pytest.raises(InputError, match=r"to \(8, 9\), but size= says \(9, 9\); give another size="):
+        AutoModel.from_pretrained(tmp_path / "out", size=(9, 9))
+    export(source, tmp_path / "fixed", Profile(UP_TO_8), say_nothing)
+    assert not read_package(tmp_path / "fixed").any_size
+
+
+def write_size(folder, size):
+    """Makes a package one for images of a size, or of any."""
+    path = folder / "inference_config.json"
+    config = json.loads(path.read_text())
+    dynamic = {"dynamic_spatial_size_supported": size is None, "dynamic_spatial_size_mode": {"type": "any-size"}}
+    config["network_input"] |= {"training_input_size": size, "exact": {"size": SIZE}, **dynamic}
+    path.write_text(json.dumps(config))
 
 
 def test_faults_are_named_before_a_gpu_is_asked_for(monkeypatch, source, tmp_path):

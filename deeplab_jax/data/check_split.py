@@ -13,7 +13,7 @@ from deeplab_jax.data.classes import Colour
 from deeplab_jax.data.dataset import Dataset, Example, Files, Sample
 from deeplab_jax.data.formats.tfds import Prepared
 from deeplab_jax.data.masks import IdMasks, colours_in
-from deeplab_jax.data.pictures import IMAGE_SUFFIXES, orientation, read_colours, read_ids
+from deeplab_jax.data.pictures import is_image_suffix, orientation, read_colours, read_ids
 from deeplab_jax.data.statistics import Statistics, in_order
 from deeplab_jax.errors import InputError
 
@@ -156,7 +156,7 @@ def few_colours(path: Path) -> set[Colour]:
 
 def read_as_it_is(example: Example) -> np.ndarray | None:
     """(h, w) values of a mask file, or (h, w, 3) colours; None where it can be read as neither."""
-    if example.source.suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image_suffix(example.source.suffix):
         return None
     for read in (read_ids, read_colours):
         with suppress(InputError):

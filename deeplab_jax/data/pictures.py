@@ -1,17 +1,23 @@
 """Reads image and mask files as they are."""
 
 import io
+import logging
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.errors import InputError, check, first_line
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Of cameras' raw files: TIFFs, mostly, in which Pillow finds a thumbnail.
+RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw")
+# Of other images, which Pillow reads with the right library or plugin, or not at all.
+UNREAD = (".avif", ".exr", ".heic", ".heif", ".hif", ".j2k", ".jp2", ".jxl", ".svg", ".webp")
+PAGED = ("GIF", "TIFF", "PNG", "WEBP", "AVIF")  # formats whose second frame is as much of an image as the first
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # Pillow's names of formats that may change values
 ORIENTATION = 0x0112  # EXIF's tag
 UPRIGHT = {  # values of that tag -> what makes the picture upright
@@ -30,6 +36,7 @@ FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, 
 
 # Pillow warns of pictures half as large as those that it refuses. They can be read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it writes to the terminal what our errors say
 
 
 def read_image(path: Path, most: int | None = None) -> np.ndarray:
@@ -37,6 +44,7 @@ def read_image(path: Path, most: int | None = None) -> np.ndarray:
 
     `most`: pixels that are read, if not as many as Pillow allows.
     """
+    check(path.suffix.lower() not in RAW, f"{path} is a camera's raw file; develop it, and save it as PNG or JPEG")
     picture = turn_upright(decode(path, str(path), "replace or remove it", most))
     if picture.mode.startswith("I;16"):
         return np.repeat((np.array(picture) // 257).astype(np.uint8)[..., None], 3, -1)
@@ -84,6 +92,8 @@ def decode(source: Path | bytes, place: str, mend: str, most: int | None = None)
         most = most or 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{place} has more than {most} pixels, the most that is read; cut it up") from None
     except UnidentifiedImageError:
+        if is_unread(Path(place)):
+            raise InputError(f"{place} is of a kind that Pillow here cannot read; save it as PNG or JPEG") from None
         raise InputError(f"{place} cannot be read as a picture (it is of no known format); {mend}") from None
     except FAULTS as error:
         raise InputError(f"{place} cannot be read as a picture ({first_line(error)}); {mend}") from None
@@ -125,7 +135,7 @@ def as_rgb(picture: Image.Image) -> np.ndarray:
     """(h, w, 3) uint8."""
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    return np.array(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def mend_of_turned(image: Path | bytes, size: tuple[int, int], other: tuple[int, int]) -> str:
@@ -145,13 +155,61 @@ def list_images(folder: Path) -> list[Path]:
         raise InputError(f"{folder} does not exist or is no folder")
     images = sorted(path for path in folder.iterdir() if is_image(path))
     if not images:
-        raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(f"{folder} holds no images (.jpg, .png, .tif or what else Pillow reads)")
     return images
 
 
 def is_image(path: Path) -> bool:
     """Whether a file is one by its name; what macOS leaves beside files is none."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return is_image_suffix(path.suffix) and not path.name.startswith(".") and path.is_file()
+
+
+def is_image_suffix(suffix: str) -> bool:
+    """Whether Pillow, with the plugins that are registered, reads images of this suffix."""
+    return is_read(Image.registered_extensions().get(suffix.lower(), ""))
+
+
+def is_read(format: str) -> bool:
+    """Whether Pillow reads images of this format. It knows some, and films, without reading them."""
+    reader, _ = Image.OPEN.get(format, (None, None))
+    stub = isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+    return reader is not None and not stub and format != "MPEG"
+
+
+def is_unread(path: Path) -> bool:
+    """Whether a file is, by its name, an image that cannot be read here."""
+    return path.suffix.lower() in (*RAW, *UNREAD) and not is_image_suffix(path.suffix)
+
+
+def holds_image(path: Path) -> bool:
+    """Whether a file is an image by its first bytes, whatever its name."""
+    Image.init()
+    telling = [format for format, (_, begins) in Image.OPEN.items() if begins and is_read(format)]
+    try:
+        with Image.open(path, formats=telling):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except FAULTS:
+        return False
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says before it is decoded."""
+
+    pixels: int
+    paged: bool  # it holds more frames than the one that is read
+
+
+def read_header(path: Path) -> Header:
+    """No pixels where it cannot be read, of which `read_image` says why."""
+    try:
+        with Image.open(path) as picture:
+            paged = picture.format in PAGED and getattr(picture, "is_animated", False)
+            return Header(picture.width * picture.height, paged)
+    except (*FAULTS, Image.DecompressionBombError):
+        return Header(0, False)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,7 +1,6 @@
 """`AutoModel`: loads a package of any backend and runs it on pictures. API as in the shared inference API."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from deeplab_jax.errors import InputError, check
 from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from deeplab_jax.inference.limits import check_forward
-from deeplab_jax.inference.package import Package, background_id, read_package
+from deeplab_jax.inference.package import InputSize, Package, background_id, read_package
 from deeplab_jax.inference.postprocess import ARGMAX, HostArray, SemanticSegmentationResult, Threshold, postprocess
-from deeplab_jax.inference.preprocess import preprocess
+from deeplab_jax.inference.preprocess import in_own_size, preprocess
 
 # (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
 # batches as its engine needs them.
@@ -42,6 +41,11 @@ class SegmentationModel:
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """RGB colour of every class."""
         return self._package.classes.palette
+
+    @property
+    def own_size(self) -> bool:
+        """Whether images are network input in their own size, and not fitted into one."""
+        return self._package.any_size
 
     def __call__(
         self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: str | None = None
@@ -103,8 +107,7 @@ class SegmentationModel:
         config = self._package.preprocess
         if self._package.any_size:  # one picture, which says how large the network input is
             pixels, order = as_pixels(pictures[0], color_format)
-            used = used_part(pixels.shape[0], pixels.shape[1], config)
-            config = replace(config, size=(used.height, used.width))
+            config = in_own_size(config, pixels.shape[0], pixels.shape[1])
             check_forward(self._package.folder, config.size, self._package.planes, 1)
             planes, spot = preprocess(pixels, config, order)
             return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
@@ -148,6 +151,7 @@ class AutoModel:
         providers: Sequence[Any] | None = None,
         threads: int | None = None,
         model_directory: str | Path | None = None,
+        size: InputSize | None = None,
     ) -> SegmentationModel:
         """Loads a package folder with the engine that its model_config.json names.
 
@@ -159,11 +163,14 @@ class AutoModel:
                 a name and a dictionary of options.
             threads: that ONNX Runtime computes one operation with; by default as many as there are cores.
             model_directory: of packages; by default what the environment variable DEEPLAB_MODELS names.
+            size: (height, width) in pixels that images are fitted into, in the way that the package says; or "image":
+                every image is network input in its own size, one at a time. By default the package's own, which for
+                one exported with --dynamic-size is "image". Any with JAX; with other engines what the graph takes.
 
         Raises:
             InputError: that names the file and the fault.
         """
-        package = read_package(find_package(path, model_directory))
+        package = read_package(find_package(path, model_directory), size)
         device = None if device is None else str(device)
         if package.backend == "onnx":
             from deeplab_jax.inference.backends import onnx

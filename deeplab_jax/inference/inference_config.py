@@ -8,8 +8,8 @@
      "forward_pass": {"static_batch_size", "max_dynamic_batch_size"},
      "post_processing": {"type": "softmax", "fused": false}}
 
-Our own keys: "palette" and, where the shared API has no words for it, "exact" (how pictures are fitted). Unknown keys
-are ignored, as they are there.
+Our own keys: "palette" and, where the shared API has no words for it, "exact": how pictures are fitted, and the "size"
+that a network for any size was trained for. Unknown keys are ignored, as they are there.
 """
 
 from dataclasses import dataclass
@@ -45,17 +45,20 @@ def write(
     """What the file of a package says.
 
     Args:
-        dynamic_size: the network takes pictures of any height and width. They are still fitted into the one size.
+        dynamic_size: the network takes images of any height and width, and each is its input in its own size.
         max_batch: pictures in one forward pass.
         model_initialization: what the shared API's torch backend builds the network from.
     """
     height, width = preprocess.size
-    exact = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
+    exact: dict[str, Any] = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
     shared = shared_fit(preprocess)
+    if dynamic_size:
+        exact["size"] = [height, width]
     return {
         "image_pre_processing": _write_steps(preprocess),
         "network_input": {
-            "training_input_size": {"height": height, "width": width},
+            # Beside a size the shared API's clients fit images into it, whatever the network could take.
+            "training_input_size": None if dynamic_size else {"height": height, "width": width},
             "dynamic_spatial_size_supported": dynamic_size,
             "dynamic_spatial_size_mode": {"type": "any-size"} if dynamic_size else None,
             "color_mode": "rgb" if preprocess.channels == 1 else preprocess.color_mode,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError, check
 
 MOST_PIXELS = 2**26  # of a picture; its result takes 12 bytes a pixel, and what leads to it as much again
 MOST_SIDE = 2**16  # of a picture, likewise: what is worked on at a time are whole rows of all classes
@@ -26,10 +26,15 @@ def picture_bytes(size: tuple[int, int], planes: int) -> int:
 
 
 def check_forward(place: Path, size: tuple[int, int], planes: int, batch: int) -> None:
-    """Raises InputError, which names the place, where so many pictures at once are too large."""
-    most, needed = MOST_BYTES >> 20, batch * picture_bytes(size, planes) >> 20
-    what = f"{batch} pictures of {size[1]}x{size[0]} with {planes} planes of input and logits take {needed} MiB at once"
-    check(batch * picture_bytes(size, planes) <= MOST_BYTES, f"{place}: {what}, more than {most}")
+    """Raises InputError, which names the place and a size that would do, where so many pictures are too large."""
+    needed = batch * picture_bytes(size, planes)
+    if needed > MOST_BYTES:
+        what = f"{batch} pictures of {size[1]}x{size[0]} with {planes} planes of input and logits"
+        height, width = (max(int(side * (MOST_BYTES / needed) ** 0.5), 1) for side in size)
+        raise InputError(
+            f"{place}: {what} take {needed >> 20} MiB at once, more than {MOST_BYTES >> 20}; fit them into less with "
+            f"size=({height}, {width}), or --size {height} {width}"
+        )
 
 
 def check_text(path: Path) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deeplab_jax.config import PreprocessConfig, read_json
 from deeplab_jax.data.classes import BLACK, Classes, default_palette, has_background
@@ -30,7 +30,9 @@ WEIGHT_FILES = {
     "trt": ("engine.plan", "trt_config.json"),
 }
 KIND = {"model_architecture": "deep-lab-v3-plus", "task_type": "semantic-segmentation"}  # in model_config.json
-PARTIAL = ".deeplab-partial-"  # how the name of a folder begins in which a package is being written
+PARTIAL = ".deeplab-partial-"  # how the name of a folder or file begins that is being written
+
+InputSize = tuple[int, int] | Literal["image"]  # (height, width) of the network input, or that of every image
 
 
 def with_background(classes: Classes) -> Classes:
@@ -62,8 +64,9 @@ class Package:
     backend: str
     classes: Classes
     preprocess: PreprocessConfig
-    any_size: bool  # pictures are network input in their own size, not in that of `preprocess`
+    any_size: bool  # images are network input in their own size; that of `preprocess` is no more than usual
     max_batch: int  # pictures in one forward pass
+    size_from: str = "inference_config.json"  # what says how large the network input is
 
     @property
     def planes(self) -> int:
@@ -114,18 +117,21 @@ def check_vacant(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written, as {above} is no folder to write into; choose another --out")
 
 
-def read_package(folder: Path) -> Package:
-    """Reads and checks everything but the weights. Raises InputError that names the file and the fault."""
+def read_package(folder: Path, size: InputSize | None = None) -> Package:
+    """Reads and checks everything but the weights. Raises InputError that names the file and the fault.
+
+    `size`: of the network input, instead of what the package says.
+    """
     try:
         check(folder.is_dir(), f"the package {folder} does not exist or is no folder")
-        return _read_package(folder)
+        return _read_package(folder, size)
     except RecursionError:
         raise InputError(f"{folder}: a JSON file is nested too deeply") from None
     except OSError as error:
         raise InputError(f"the package {folder} cannot be read: {error}") from None
 
 
-def _read_package(folder: Path) -> Package:
+def _read_package(folder: Path, size: InputSize | None) -> Package:
     backend = _backend(folder)
     for name in ("class_names.txt", "inference_config.json", *WEIGHT_FILES[backend]):
         check((folder / name).is_file(), f"the package {folder} is incomplete: {name} is missing")
@@ -137,11 +143,24 @@ def _read_package(folder: Path) -> Package:
     check(light, f"{path}: palette must hold values from 0 to 255")
     check(len(palette) == len(names), f"{path}: palette has {len(palette)} colours for {len(names)} classes")
     package = Package(folder, backend, Classes(names, palette), config.preprocess, config.any_size, config.max_batch)
+    package = with_size(package, size)
     if package.any_size:
         return package
     check_forward(path, package.preprocess.size, package.planes, 1)
     most = MOST_BYTES // picture_bytes(package.preprocess.size, package.planes)
     return replace(package, max_batch=min(package.max_batch, most))
+
+
+def with_size(package: Package, size: Any) -> Package:
+    """The package with another size of network input. Raises InputError for what is no `InputSize`."""
+    if size is None:
+        return package
+    if isinstance(size, str) and size == "image":
+        return replace(package, any_size=True, size_from="size=")
+    sides = isinstance(size, (tuple, list)) and [type(side) for side in size] == [int, int]
+    check(sides, f"size={size!r} must be (height, width) in pixels, or 'image' for every image's own")
+    preprocess = replace(package.preprocess, size=tuple(size))
+    return replace(package, any_size=False, preprocess=preprocess, size_from="size=")
 
 
 def _backend(folder: Path) -> str:

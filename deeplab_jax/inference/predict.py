@@ -1,64 +1,164 @@
-"""Predicts files: for every picture an overlay to look at and a mask to work with."""
+"""Predicts image files: for each an overlay to look at and a mask to work with.
 
-from collections.abc import Callable, Sequence
+Several are read, run, drawn and written at a time, as most of that leaves Python's lock to the others.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.pictures import list_images, read_image
+from deeplab_jax.data.pictures import read_header, read_image
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.auto import SegmentationModel
+from deeplab_jax.inference.auto import AutoModel, SegmentationModel, as_threshold
 from deeplab_jax.inference.draw import mask_picture, overlay
+from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.limits import MOST_PIXELS
+from deeplab_jax.inference.package import PARTIAL, InputSize, read_package
+
+CORES = os.cpu_count() or 1
+THREADS = min(CORES, 4)  # each with an image, from its file to its results
+MOST_AT_ONCE = 2**26  # pixels of the images in work: each takes up to 20 bytes, so two of 24 megapixels some 900 MB
+JPEG_SIDE = 65500  # pixels that a JPEG has at most
+
+# Called once an image, in their order, with what is wrong, what is worth knowing, or None.
+Report = Callable[[Path, InputError | str | None], None]
 
 
-def find_pictures(inputs: Sequence[Path]) -> list[Path]:
-    """The files among the inputs, and the images in the folders among them. Raises InputError for what is neither."""
-    pictures: list[Path] = []
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
-        pictures += list_images(path) if path.is_dir() else [path]
-    return pictures
+def load(package: Path, size: InputSize | None, count: int) -> SegmentationModel:
+    """The model for so many images. ONNX Runtime's threads share the cores where several images are run at a time."""
+    package = find_package(package, None)
+    alone = count < 2 * THREADS or read_package(package, size).any_size
+    return AutoModel.from_pretrained(package, size=size, threads=None if alone else -(-CORES // THREADS))
 
 
-def predict(
-    model: SegmentationModel,
-    pictures: Sequence[Path],
-    out: Path,
-    confidence: float,
-    report: Callable[[Path, InputError | None], None],
-) -> int:
-    """Writes `NAME_overlay.png` and `NAME_mask.png` into `out` for every picture.
+def predict(model: SegmentationModel, images: Sequence[Path], out: Path, confidence: float, report: Report) -> int:
+    """Writes `NAME_overlay.jpg` and `NAME_mask.png` into `out` for every image, each file whole or not at all.
 
-    A picture that cannot be read is reported and passed over. Returns how many were. Raises InputError where `out` is
-    a folder that the pictures come from.
+    An image that cannot be read or run is reported and passed over. Returns how many were.
+
+    Raises:
+        InputError: where `out` is a folder that the images come from, or cannot be written.
     """
-    if any(path.parent.resolve() == out.resolve() for path in pictures):
-        raise InputError(f"{out} holds pictures to predict; choose another --out, lest a file be overwritten")
-    classes = Classes(tuple(model.class_names), model.palette)
+    as_threshold(confidence)  # before any is read
+    if any(path.parent.resolve() == out.resolve() for path in images):
+        raise InputError(f"{out} holds images to predict; choose another --out, lest a file be overwritten")
     out.mkdir(parents=True, exist_ok=True)
-    unreadable, taken = 0, set()
-    for path in pictures:
-        try:
-            image = read_image(path, MOST_PIXELS)
-        except InputError as error:
-            report(path, error)
-            unreadable += 1
-            continue
-        result = model(image, confidence=confidence, input_color_format="rgb")[0]
-        ids = result.segmentation_map.numpy()
-        name = unused_name(path.stem, taken)
-        try:
-            overlay(image, ids, classes).save(out / f"{name}_overlay.png")
-            mask_picture(ids, classes).save(out / f"{name}_mask.png")
-        except OSError as error:
-            raise InputError(f"the pictures of {path} cannot be written into {out}: {error}") from None
-        report(path, None)
+    work = Work(model, out, confidence)
+    waiting: deque[tuple[Path, Future[InputError | str | None]]] = deque()
+    unreadable = 0
+
+    def finish_first() -> None:
+        nonlocal unreadable
+        path, future = waiting.popleft()
+        told = future.result()
+        unreadable += isinstance(told, InputError)
+        report(path, told)
+
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for number, (path, name) in enumerate(zip(images, unused_names(images), strict=True)):
+            # The first goes alone: what an engine compiles for it the others find.
+            while len(waiting) > (0 if number == 1 else 2 * THREADS):
+                finish_first()
+            waiting.append((path, pool.submit(work.predict, path, name)))
+        while waiting:
+            finish_first()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C too those in work are written whole
     return unreadable
 
 
-def unused_name(stem: str, taken: set[str]) -> str:
-    """The stem, with a number where another picture already has it; remembers it in `taken`."""
-    name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-    taken.add(name)
-    return name
+class Work:
+    """What is done to one image; from several threads."""
+
+    def __init__(self, model: SegmentationModel, out: Path, confidence: float):
+        self._model, self._out, self._confidence = model, out, confidence
+        self._classes = Classes(tuple(model.class_names), model.palette)
+        self._pixels, self._changed = 0, threading.Condition()
+
+    def predict(self, path: Path, name: str) -> InputError | str | None:
+        """What is to be reported. Raises InputError where the results cannot be written."""
+        header = read_header(path)
+        with self._room(header.pixels):
+            try:
+                image = read_image(path, MOST_PIXELS)
+                ids = self._ids(image)
+            except InputError as error:  # not that one is returned: it holds on to the image
+                return InputError(str(error) if str(path) in str(error) else f"{path}: {error}")
+            try:
+                self._write(image, ids, name)
+            except OSError as error:
+                raise InputError(f"the results of {path} cannot be written into {self._out}: {error}") from None
+        notes = [f"{path} holds several frames, of which the first was predicted"] if header.paged else []
+        if name != path.stem:
+            notes.append(f"{path} was predicted as {name}, since another image is called {path.stem}")
+        return "; ".join(notes) or None
+
+    @contextmanager
+    def _room(self, pixels: int) -> Iterator[None]:
+        """Waits until an image of that size may be taken into work."""
+        if self._model.own_size:
+            pixels = MOST_AT_ONCE  # the network itself takes many times what the image takes
+        with self._changed:
+            self._changed.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= MOST_AT_ONCE)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+    def _ids(self, image: np.ndarray) -> np.ndarray:
+        """(h, w) ids, in as few bytes as hold them: those of the result take eight."""
+        result = self._model(image, confidence=self._confidence, input_color_format="rgb")[0]
+        return result.segmentation_map.numpy().astype(np.min_scalar_type(len(self._classes) - 1))
+
+    def _write(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
+        with ThreadPoolExecutor(1) as beside:  # a core is idle where there is one image alone
+            mask = beside.submit(self._write_mask, ids, name)
+            self._write_overlay(image, ids, name)
+            mask.result()
+
+    def _write_overlay(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
+        sheet = overlay(image, ids, self._classes)
+        # A JPEG takes a tenth of the time and of the space of a PNG, and is only looked at.
+        suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        if max(sheet.shape) <= JPEG_SIDE:
+            sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+            suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95, *sampling]
+        _, data = cv2.imencode(suffix, sheet, options)
+        write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.tobytes()))
+
+    def _write_mask(self, ids: np.ndarray, name: str) -> None:
+        mask = mask_picture(ids, self._classes)
+        write_whole(self._out / f"{name}_mask.png", lambda part: mask.save(part, "PNG", compress_level=1))
+
+
+def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+    """Saves a file beside its place and then moves it there. Raises OSError."""
+    part = path.with_name(f"{PARTIAL}{os.getpid()}-{threading.get_ident()}")
+    try:
+        save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def unused_names(images: Sequence[Path]) -> Iterator[str]:
+    """The stem of every image, with a number where an earlier one has it, on disks that know no capitals too."""
+    taken: set[str] = set()
+    for stem in (path.stem for path in images):
+        numbered = (f"{stem}_{number}" for number in count(2))
+        name = next(name for name in chain([stem], numbered) if name.casefold() not in taken)
+        taken.add(name.casefold())
+        yield name

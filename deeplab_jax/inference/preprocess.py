@@ -1,5 +1,6 @@
 """What happens to a picture before the network, as the shared inference API does it."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -7,7 +8,17 @@ import numpy as np
 
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.adjust import TO_GREY, ColorFormat
-from deeplab_jax.data.fit import Placement, resize
+from deeplab_jax.data.fit import Placement, resize, used_part
+from deeplab_jax.errors import InputError
+
+
+def in_own_size(config: PreprocessConfig, height: int, width: int) -> PreprocessConfig:
+    """What makes network input of an image of that size without scaling it: as large as what is used of it."""
+    used = used_part(height, width, config)
+    try:
+        return replace(config, size=(used.height, used.width))
+    except InputError as error:
+        raise InputError(f"in its own size, {error}; fit it into less with size=(height, width), or --size") from None
 
 
 def preprocess(

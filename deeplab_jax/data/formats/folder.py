@@ -17,7 +17,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.classes import Classes, Colour, default_palette
 from deeplab_jax.data.dataset import Example, Files, images_by_stem, masks_by_stem, pair_by_stem
 from deeplab_jax.data.masks import ColourMasks, IdMasks
-from deeplab_jax.data.pictures import IMAGE_SUFFIXES
+from deeplab_jax.data.pictures import is_image_suffix
 from deeplab_jax.data.splits import SPLITS, check_once, draw_split, find_list, find_split, read_lines, read_list
 from deeplab_jax.errors import InputError, check
 
@@ -48,7 +48,7 @@ def listed(path: Path, images: Path, masks: Path) -> list[Example]:
     stems: list[str] = []
     for line in read_list(path):
         name = Path(line)
-        stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES and name.name not in files else name.name
+        stem = name.stem if is_image_suffix(name.suffix) and name.name not in files else name.name
         one = len(line.split()) == 1 or (stem in files and len(str(name.parent).split()) == 1)
         check(one, f"{path}: a line must name one picture, not {line!r}")
         stems.append(stem)

@@ -14,7 +14,7 @@ from safetensors.numpy import save as to_bytes
 from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.config import PreprocessConfig, load_json, save_json
 from deeplab_jax.data.classes import Classes
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.inference.limits import check_text
 from deeplab_jax.inference.package import Package, one_logit_tells, with_background, write_package
@@ -42,7 +42,11 @@ def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndar
         fill = (1 << (count - 1).bit_length()) - count
         if fill:
             images = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
-        return np.asarray(logits(state, jax.device_put(images, where)))[:count]
+        try:
+            return np.asarray(logits(state, jax.device_put(images, where)))[:count]
+        except jax.errors.JaxRuntimeError as error:  # the device's memory is full, mostly
+            shape = "x".join(map(str, images.shape))
+            raise InputError(f"{package.folder} cannot be run on input of {shape}: {first_line(error)}") from error
 
     return run
 

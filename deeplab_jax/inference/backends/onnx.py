@@ -90,16 +90,16 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
     if given.type not in FLOATS or is_other(planes, channels):
         form = f"{given.type} {given.shape}"
         raise InputError(f"{path} must have one input of floats (batch, {channels}, height, width), not {form}")
-    if package.any_size:
-        check(not any(isinstance(side, int) for side in sides), f"{path} takes pictures of {sides}, not of any size")
-    elif any(is_other(side, wanted) for side, wanted in zip(sides, size, strict=True)):
-        raise InputError(f"{path} takes pictures of {sides}, but inference_config.json says {size}")
+    wanted = (None, None) if package.any_size else size
+    if any(is_other(*pair) for pair in zip(sides, wanted, strict=True)):
+        says = "not of any size" if package.any_size else f"but {package.size_from} says {size}"
+        raise InputError(f"{path} takes pictures of {sides}, {says}; export it with --dynamic-size for other sizes")
     check(output.type in FLOATS, f"{path} must give logits first, as floats, not {output.type}")
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)
     return FLOATS[given.type], static_batch
 
 
-def is_other(side: int | str | None, wanted: int) -> bool:
-    """Whether a side is fixed in the graph, to another value."""
+def is_other(side: int | str | None, wanted: int | None) -> bool:
+    """Whether a side is fixed in the graph, to another value; None stands for all."""
     return isinstance(side, int) and side != wanted

@@ -40,9 +40,12 @@ def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndar
 
     path = package.folder / "engine.plan"
     try:
-        return Engine(path, batches, package.preprocess.size).run
+        engine = Engine(path, batches)
     except RuntimeError as error:  # the GPU's memory is full, mostly
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
+    if not package.any_size:
+        engine.check_size(package.preprocess.size, f"but {package.size_from} says")
+    return engine.run
 
 
 def check_usable(what: str) -> None:

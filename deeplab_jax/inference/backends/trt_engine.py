@@ -43,16 +43,15 @@ class Log(trt.ILogger):
 class Engine:
     """Call `run`. Its memory on the GPU is freed with it."""
 
-    def __init__(self, path: Path, batches: Batches, size: tuple[int, int]):
+    def __init__(self, path: Path, batches: Batches):
         """Args:
             path: the engine.plan.
             batches: what trt_config.json says; no less than the engine must take.
-            size: height and width of the network input, in pixels.
 
         Raises:
             InputError: that names the file, where the engine does not fit this machine, or the package the engine.
         """
-        self._batches, self._log, self._lock = batches, Log(), threading.Lock()
+        self._path, self._batches, self._log, self._lock = path, batches, Log(), threading.Lock()
         done(cuda.cudaSetDevice(DEVICE))
         runtime = start(trt.Runtime, self._log)
         runtime.engine_host_code_allowed = False
@@ -69,10 +68,7 @@ class Engine:
             f"{path} takes {least[0]} to {most[0]} pictures at once, but trt_config.json says {batches.least} to "
             f"{batches.most}",
         )
-        check(
-            all(low <= side <= high for low, side, high in zip(least[2:], size, most[2:], strict=True)),
-            f"{path} takes pictures of {least[2:]} to {most[2:]}, but inference_config.json says {size}",
-        )
+        self._sides = least[2:], most[2:]
         self._context = engine.create_execution_context()
         check(self._context is not None, f"{path} needs more memory than the GPU has: {self._log.take()}")
         self._owners = runtime, engine  # which must outlive the context
@@ -87,8 +83,16 @@ class Engine:
                 self._context.set_tensor_address(name, self._buffers[name])
             weakref.finalize(self, cleanup.pop_all().close)
 
+    def check_size(self, size: tuple[int, ...], says: str) -> None:
+        """Raises InputError unless the engine takes images of that (height, width)."""
+        least, most = self._sides
+        fits = all(low <= side <= high for low, side, high in zip(least, size, most, strict=True))
+        mend = "give another size=, or --size, or build it for more with --height and --width"
+        check(fits, f"{self._path} takes pictures of {least} to {most}, {says} {size}; {mend}")
+
     def run(self, images: np.ndarray) -> np.ndarray:
         """(b, 3, h, w) float32 to (b, K, h2, w2) float32 logits."""
+        self.check_size(images.shape[2:], "not of")
         images = np.ascontiguousarray(images, np.float32)  # no copy where it is; CUDA sees bytes alone
         pieces = [images[start : start + self._batches.most] for start in range(0, len(images), self._batches.most)]
         return np.concatenate([self._run(piece) for piece in pieces])

@@ -1,0 +1,133 @@
+"""`deeplab predict` beside the model alone: one photo of 24 megapixels, and many of 1280x720.
+
+    python experiments/benchmarks/predict.py [PACKAGE] [--photos 200] [--turns 5]
+
+By default with an ONNX package of smp's DeepLabV3+ MobileNetV2, output stride 16, 21 classes, random weights. The
+photos are drawn. Seconds are those of calls that take turns in one process; the memory is that of another process.
+"""
+
+import argparse
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from deeplab_jax import AutoModel
+from deeplab_jax.data.pictures import read_image
+from deeplab_jax.inference.auto import SegmentationModel
+from deeplab_jax.inference.predict import load, predict
+
+LARGE, SMALL = (4000, 6000), (720, 1280)
+CONFIDENCE = 0.0  # random weights are sure of nothing
+
+
+def make_package(folder: Path) -> Path:
+    """An ONNX package of random weights."""
+    from flax import nnx
+
+    from converters.onnx import export
+    from deeplab_jax.config import PreprocessConfig
+    from deeplab_jax.data.classes import Classes, default_palette
+    from deeplab_jax.inference.backends import jax as jax_backend
+    from deeplab_jax.models import build_model, presets
+
+    model = build_model(presets.smp_deeplabv3plus("mobilenet_v2", 21), rngs=nnx.Rngs(0))
+    names = ("background", *(f"class_{number}" for number in range(1, 21)))
+    jax_backend.save(folder / "jax", model, Classes(names, default_palette(21)), PreprocessConfig())
+    export(folder / "jax", folder / "onnx")
+    return folder / "onnx"
+
+
+def make_photo(path: Path, size: tuple[int, int], seed: int) -> Path:
+    """Smooth shapes under the noise of a camera, as a JPEG."""
+    height, width = size
+    random = np.random.default_rng(seed)
+    shapes = cv2.resize(random.integers(0, 256, (24, 36, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = random.normal(0, 8, (height // 2, width // 2, 1)).astype(np.float32)
+    noisy = shapes + cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+    cv2.imwrite(str(path), np.clip(noisy, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return path
+
+
+def by_turns(calls: dict[str, Callable[[], object]], turns: int) -> dict[str, tuple[float, float]]:
+    """The least and the median seconds of every call."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: (min(found), statistics.median(found)) for name, found in seconds.items()}
+
+
+def rows(what: str, seconds: dict[str, tuple[float, float]], count: int, base: str) -> None:
+    for name, (least, median) in seconds.items():
+        ratios = f"{least / seconds[base][0]:.2f} | {median / seconds[base][1]:.2f}"
+        print(f"| {what}: {name} | {least / count * 1e3:.0f} | {median / count * 1e3:.0f} | {ratios} |")
+
+
+def peak(package: Path, photos: list[Path], out: Path) -> int:
+    """MB that `deeplab predict` takes at most, in a process of its own. On Linux."""
+    # Not getrusage, which begins with the memory of the process that starts this one.
+    program = "from deeplab_jax.cli import main; main(); print(open('/proc/self/status').read())"
+    words = ["predict", package, *photos, "--out", out, "--confidence", CONFIDENCE]
+    done = subprocess.run([sys.executable, "-c", program, *map(str, words)], check=True, capture_output=True, text=True)
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
+    return int(kilobytes) // 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", nargs="?", type=Path)
+    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, out = Path(scratch), Path(scratch, "out")
+        package = options.package or make_package(folder)
+        large = make_photo(folder / "large.jpg", LARGE, 0)
+        each = max(options.photos // options.turns, 1)
+        small = [make_photo(folder / f"{number}.jpg", SMALL, number) for number in range(each)]
+        model = AutoModel.from_pretrained(package)
+        for_many = load(package, None, each)
+        image, images = read_image(large), [read_image(path) for path in small]
+        inputs = model._network_input(images[:1], "rgb")[0]
+
+        def alone(image: np.ndarray) -> None:
+            model(image, confidence=CONFIDENCE, input_color_format="rgb")
+
+        def predicted(model: SegmentationModel, photos: list[Path]) -> None:
+            shutil.rmtree(out, ignore_errors=True)
+            assert not predict(model, photos, out, CONFIDENCE, lambda *_: None)
+
+        one: dict[str, Callable[[], object]] = {
+            "model and map": lambda: alone(image),
+            "predict": lambda: predicted(model, [large]),
+        }
+        many = {
+            "network": lambda: [model._backend(inputs) for _ in small],
+            "model and map": lambda: [alone(image) for image in images],
+            "predict": lambda: predicted(for_many, small),
+        }
+        print(f"{platform.machine()}, Python {platform.python_version()}, OpenCV {cv2.__version__}, ", end="")
+        print(f"onnxruntime {onnxruntime.__version__}, {options.turns} turns")
+        print("| what | least ms | median ms | ratio of least | of medians |\n|---|---|---|---|---|")
+        rows("6000x4000", by_turns(one, options.turns), 1, "model and map")
+        rows(f"{each * options.turns} of 1280x720", by_turns(many, options.turns), each, "network")
+        print(f"peak memory of `deeplab predict`: {peak(package, [large], out)} MB for the large photo, ", end="")
+        print(f"{peak(package, [large] * 4, out)} for four, {peak(package, small, out)} for {each} small ones")
+
+
+if __name__ == "__main__":
+    main()

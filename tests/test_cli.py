@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and returns."""
 
+import io
 import json
 import shutil
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax import cli
+from deeplab_jax import cli, terminal
 
 
 @pytest.fixture
@@ -195,3 +196,19 @@ def test_help_and_unknown_command(deeplab):
     code, _, errors = deeplab("tarin")
     assert code == 2
     assert "there is no command 'tarin'" in errors
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("utf-8", "[bold]:smile:.png ü", "[bold]:smile:.png ü"),
+        ("ascii", "ü.png", "\\xfc.png"),
+        ("utf-8", "a\udcff.png", "a\\udcff.png"),  # a file's name that is no UTF-8
+    ],
+)
+def test_any_name_is_printed_as_it_is(monkeypatch, encoding, name, shown):
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.say(name)
+    out.flush()
+    assert out.buffer.getvalue().decode(encoding) == f"{shown}\n"

@@ -36,7 +36,10 @@ def sized(height, width, **forward_pass):
         (pixelwise.told({"scaling_factor": 10**400}), "scaling_factor: must be of type float"),
         (pixelwise.told({"scaling_factor": -1}), "scaling_factor=-1.0 must be positive"),
         (pixelwise.told({"input_channels": 4}), "input_channels must be 1 or 3, not 4"),
-        (pixelwise.told({"training_input_size": None}), "training_input_size: must be of type dict"),
+        (
+            pixelwise.told({"training_input_size": None}),
+            "training_input_size is null, which only a network for any size may have",
+        ),
         (pixelwise.told({"scaling_factor": 1e-300}), "beyond float32's range"),
         (pixelwise.told({"normalization": [[1e30], [1]]}), "beyond float32's range"),
         (pixelwise.told(steps={"static-crop": {"enabled": True, "x_min": 0}}), "static_crop"),

@@ -130,6 +130,11 @@ def _preprocess(path: Path, network_input: dict[str, Any], steps: dict[str, Any]
     check(channels in (1, 3), f"{path}: input_channels must be 1 or 3, not {channels}")
     size = [512, 512]
     if not _any_size(path, network_input):
+        if network_input.get("training_input_size", size) is None:
+            raise InputError(
+                f"{path}: training_input_size is null, which only a network for any size may have "
+                '(dynamic_spatial_size_mode {"type": "any-size"}); write a height and width that it takes there'
+            )
         sides = key(path, network_input, "training_input_size", dict)
         size = [key(path, sides, "height", int), key(path, sides, "width", int)]
     mode = key(path, network_input, "resize_mode", str)

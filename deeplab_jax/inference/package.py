@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,9 +158,10 @@ def with_size(package: Package, size: Any) -> Package:
         return package
     if isinstance(size, str) and size == "image":
         return replace(package, any_size=True, size_from="size=")
-    sides = isinstance(size, (tuple, list)) and [type(side) for side in size] == [int, int]
-    check(sides, f"size={size!r} must be (height, width) in pixels, or 'image' for every image's own")
-    preprocess = replace(package.preprocess, size=tuple(size))
+    sides = isinstance(size, (tuple, list)) and len(size) == 2
+    whole = sides and all(isinstance(side, Integral) and not isinstance(side, bool) for side in size)
+    check(whole, f"size={size!r} must be (height, width) in pixels, or 'image' for every image's own")
+    preprocess = replace(package.preprocess, size=(int(size[0]), int(size[1])))
     return replace(package, any_size=False, preprocess=preprocess, size_from="size=")
 
 

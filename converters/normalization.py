@@ -10,6 +10,11 @@ from converters.recorded import Report, Setting, integer, show, triple
 from deeplab_jax.errors import check
 
 Triple = tuple[float, float, float]
+# What the keys around mean and deviation of pictures are called; around those of something else they seldom are.
+PLACE = re.compile(
+    r"norm|pixel|ima?ge?|rgb|bgr|trans|tfm|prep|^pre$|aug|input|channel|data|stand|scal|state|model|net|modul|encoder|"
+    r"backbone|arg|conf|cfg|option|opt$|param|hp|hyper|setting|meta|^stat(istic)?s$"
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ def recorded_normalization(
     found: list[Normalization] = []
     for pair in _pairs(settings):
         read = _read(pair, settings) if len(pair) == 2 else None
-        if read is not None:
+        of_pictures = all(map(_is_of_pictures, pair.values()))
+        if read is not None and of_pictures:
             found.append(read)
         else:
-            kind = "which is not a pair of mean and std for three channels"
-            report.notes.append(f"not used: {' and '.join(setting.says for setting in pair.values())}, {kind}")
+            kind = "which nothing there calls a" if read else "which is not a"
+            says = f"{' and '.join(setting.says for setting in pair.values())}, {kind} pair of mean and std"
+            report.notes.append(f"not used: {says} for three channels{' of pictures' if read else ''}")
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
     options = " and ".join(f"--{name}" for name in given)
     for each in found:
@@ -87,6 +94,11 @@ def _pairs(settings: Collection[Setting]) -> list[dict[str, Setting]]:
             around = re.sub(r"(?i)mean|std", "*", key)
             pairs.setdefault((setting.file, *outer, around), {})[setting.name] = setting
     return list(pairs.values())
+
+
+def _is_of_pictures(setting: Setting) -> bool:
+    outer = [part for part in setting.path[:-1] if not part.isdigit()]
+    return not outer or any(PLACE.search(part.lower()) for part in (*outer, setting.path[-1]))
 
 
 def _near(one: Triple, other: Triple) -> bool:

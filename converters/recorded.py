@@ -16,9 +16,13 @@ from deeplab_jax.errors import check
 
 NAMES = {  # an argument, under the name that segmentation_models_pytorch or timm has for it -> what else it is called
     "encoder_name": ("encoder", "backbone", "backbone_name"),
-    "encoder_output_stride": ("output_stride",),
-    "decoder_atrous_rates": ("atrous_rates", "aspp_rates", "aspp_atrous_rates", "aspp_dilations", "dilation_rates"),
+    "encoder_output_stride": ("output_stride", "out_stride", "outstride", "backbone_output_stride"),
+    "decoder_atrous_rates": (
+        *("atrous_rates", "aspp_rates", "aspp_atrous_rates", "dilation_rates", "decoder_rates"),
+        *("aspp_dilations", "aspp_dilation", "aspp_dilate", "decoder_dilations"),
+    ),
     "architecture": ("arch", "model", "model_name"),
+    "unclear": ("stride", "os", "rates", "dilation", "dilations", "atrous"),  # which may be of much else
 }
 EXACT = (
     *("encoder_depth", "upsampling", "activation", "classes", "in_channels", "decoder_channels", "act_layer"),
@@ -31,7 +35,7 @@ STATISTIC = re.compile(
     r"_*(?:(?:pixel|image|img|input|channel|rgb|data|dataset|norm|normali[sz]\w*|imagenet|preprocess\w*)_)?"
     r"(mean|std)s?_*"
 )
-ELSEWHERE = re.compile(r".*(metric|result|score|histor|loss|iou|accura|optim|sched|callback|target|label).*")
+ELSEWHERE = re.compile(r".*(metric|result|score|histor|loss|iou|accura|optim|sched|callback|target|label|grad|noise).*")
 MAX_DEPTH = 12  # of dictionaries in one another
 MAX_KEY = 100  # characters
 MAX_LIST = 64  # dictionaries in a list; more of them are a record of something
@@ -102,13 +106,18 @@ def _is_small(value: Any) -> bool:
 
 def _name(path: tuple[str, ...]) -> str | None:
     """The setting that a value is by the last key, or the last two: `encoder.output_stride` is an encoder's."""
-    key = path[-1].lower()
-    outer = [part.lower() for part in path[:-1] if not part.isdigit()]
+    *outer, key = (_in_snake_case(part) for part in path)
+    outer = [part for part in outer if not part.isdigit()]
     joined = f"{outer[-1]}_{key}" if outer else key
     if match := STATISTIC.fullmatch(key):
         kept_elsewhere = any(ELSEWHERE.fullmatch(part) for part in (*outer, key))
         return None if kept_elsewhere else match[1]
     return ARGUMENTS.get(joined) or ARGUMENTS.get(key)
+
+
+def _in_snake_case(key: str) -> str:
+    """`output_stride`, however it is spelled: `outputStride`, `output-stride`, `OUTPUT_STRIDE`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[- ]", "_", key).lower()
 
 
 def integer(value: Any) -> int | None:

@@ -71,6 +71,9 @@ def model_config(
             check(setting.file != CONFIG or setting.value == value, says)
             report.notes += [f"not used: {says}"] if integer(setting.value) not in (None, value) else []
     report.notes += [f"not used: {setting.says} (packages take logits)" for setting in of("activation")]
+    if stride is None or rates is None:
+        hint = "if that is output stride or atrous rates, give --output-stride, --atrous-rates"
+        report.notes += [f"not used: {setting.says}; {hint}" for setting in of("unclear")]
     return config
 
 

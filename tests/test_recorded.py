@@ -295,6 +295,36 @@ def test_what_cannot_be_a_normalization_is_not_used_and_said(content):
     assert report.notes
 
 
+@pytest.mark.parametrize("path", ["dice", "f1.val", "val", "cross_validation", "per_class", "precision"])
+def test_mean_and_std_of_something_else_are_not_used_and_said(path):
+    content = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.1, 0.1]}
+    for key in reversed(path.split(".")):
+        content = {key: content}
+    found, report = normalization(content)
+    assert found is None
+    assert report.taken == []
+    assert report.notes == [
+        f"not used: {path}.mean is 0.5, 0.4, 0.3 and {path}.std is 0.1, 0.1, 0.1, which nothing there calls a pair of "
+        "mean and std for three channels of pictures"
+    ]
+
+
+def test_names_are_known_however_they_are_spelled():
+    for said in (
+        {"encoderName": "resnet18", "outputStride": 8, "atrousRates": [2, 5, 3], "pixelMean": MEAN},
+        {"encoder-name": "resnet18", "output-stride": 8, "atrous-rates": [2, 5, 3], "pixel-mean": MEAN},
+        {"ENCODER_NAME": "resnet18", "OUT_STRIDE": 8, "ASPP_DILATE": [2, 5, 3], "PIXEL_MEAN": MEAN},
+    ):
+        names = {setting.name for setting in settings_in(said)}
+        assert names == {"encoder_name", "encoder_output_stride", "decoder_atrous_rates", "mean"}
+
+
+def test_a_name_that_may_mean_much_is_said(weights, tmp_path):
+    torch.save({"state_dict": weights, "args": {"encoder": "mobilenet_v2", "os": 8}}, tmp_path / "w.pth")
+    hint = "if that is output stride or atrous rates, give --output-stride, --atrous-rates"
+    assert convert("smp", tmp_path / "w.pth", Options()).report.notes == [f"not used: args.os is 8; {hint}"]
+
+
 def test_two_normalizations_are_refused_unless_options_settle_it():
     content = {"state_dict": {"mean": BUFFER, "std": BUFFER}, "args": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     with pytest.raises(

@@ -12,9 +12,12 @@ PART = re.compile(r"encoder\.(units\.\d+|\w+)|\w+")  # of a node's name: the mod
 
 
 def parts_of(graph: Any) -> list[str]:
-    """The modules of a graph in the order of its nodes, but for the classifier, which is in float32 anyway."""
+    """The modules of a graph in the order of its nodes, but for the classifier, which is in float32 anyway.
+
+    Nodes that are named after the input belong to none.
+    """
     found = [match[0] for node in graph.graph.node if (match := PART.match(node.name))]
-    return [part for part in dict.fromkeys(found) if part != "classifier"]
+    return [part for part in dict.fromkeys(found) if part not in ("classifier", "images")]
 
 
 def worst_first(graph: Any, quantise: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:

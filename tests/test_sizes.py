@@ -84,8 +84,9 @@ def test_a_graph_of_one_size_takes_no_other(onnx_package, dynamic_package):
     same = AutoModel.from_pretrained(onnx_package, size=(49, 65))(images, confidence=0.0)
     for ours, theirs in zip(same, AutoModel.from_pretrained(onnx_package)(images, confidence=0.0), strict=True):
         np.testing.assert_array_equal(ours.segmentation_map, theirs.segmentation_map)
-    sides = (np.int64(49), np.int64(65))  # as from an array's shape
-    equal(AutoModel.from_pretrained(dynamic_package, size=sides)(images, confidence=0.0), same)
+    equal(AutoModel.from_pretrained(dynamic_package, size=(49, 65))(images, confidence=0.0), same)
+    numbers = np.array([49, 65])
+    assert with_size(read_package(dynamic_package), [*numbers]).preprocess.size == (49, 65)
     for size, says in (((49, 64), r"but size= says \(49, 64\)"), ("image", "not of any size")):
         with pytest.raises(InputError, match=rf"takes pictures of \[49, 65\], {says}; export it with --dynamic-size"):
             AutoModel.from_pretrained(onnx_package, size=size)

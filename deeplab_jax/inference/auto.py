@@ -14,7 +14,14 @@ from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from deeplab_jax.inference.limits import check_forward
 from deeplab_jax.inference.package import InputSize, Package, background_id, read_package
-from deeplab_jax.inference.postprocess import ARGMAX, HostArray, SemanticSegmentationResult, Threshold, postprocess
+from deeplab_jax.inference.postprocess import (
+    ARGMAX,
+    HostArray,
+    SemanticSegmentationResult,
+    Threshold,
+    classified_bands,
+    postprocess,
+)
 from deeplab_jax.inference.preprocess import in_own_size, preprocess
 
 # (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
@@ -76,6 +83,18 @@ class SegmentationModel:
 
     infer = __call__
 
+    def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> np.ndarray:
+        """(h, w) ids of one picture, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
+        names, threshold = self._package.classes.names, as_threshold(confidence)
+        background = background_id(names)
+        (logits,), config, ((spot, size),) = self._forward([image], color_format)
+        ids = np.full(size, background, np.min_scalar_type(len(names) - 1))
+        part = ids[used_part(*size, config).window]
+        bands = classified_bands(logits, spot, config.size, part.shape, len(names), background, threshold)
+        for rows, found, _ in bands:
+            part[rows] = found
+        return ids
+
     def warm_up(self, batch_size: int = 1) -> None:
         """Runs the network on a grey batch, so that what an engine prepares for that many pictures is done."""
         size = self._package.preprocess.size
@@ -85,13 +104,7 @@ class SegmentationModel:
         self, pictures: list[Any], color_format: ColorFormat | None, threshold: Threshold
     ) -> list[SemanticSegmentationResult]:
         classes, background = self._package.classes, background_id(self._package.classes.names)
-        inputs, config, places = self._network_input(pictures, color_format)
-        logits = self._backend(inputs)
-        if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
-            raise InputError(
-                f"the package {self._package.folder} names {len(classes)} classes but its weights give logits of shape "
-                f"{logits.shape}; there must be as many a pixel, or one less (background)"
-            )
+        logits, config, places = self._forward(pictures, color_format)
         results = []
         for planes, (spot, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
@@ -99,6 +112,19 @@ class SegmentationModel:
             result = postprocess(planes, spot, config.size, part, len(classes), background, threshold)
             results.append(result if part == size else on_background(result, used, size, background))
         return results
+
+    def _forward(
+        self, pictures: list[Any], color_format: ColorFormat | None
+    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+        """(b, K, h, w) logits, and the rest as of `_network_input`."""
+        inputs, config, places = self._network_input(pictures, color_format)
+        classes, logits = self._package.classes, self._backend(inputs)
+        if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
+            raise InputError(
+                f"the package {self._package.folder} names {len(classes)} classes but its weights give logits of shape "
+                f"{logits.shape}; there must be as many a pixel, or one less (background)"
+            )
+        return logits, config, places
 
     def _network_input(
         self, pictures: list[Any], color_format: ColorFormat | None

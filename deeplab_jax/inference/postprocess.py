@@ -1,5 +1,6 @@
 """What happens to the logits after the network, as the shared inference API does it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,23 @@ def postprocess(
     with confidence 0, and so do those whose logits are infinite or no numbers. Where the picture reaches beyond the
     network input (`spot` is partly outside), the shared API takes `background` for the value of every logit.
     """
+    segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
+    bands = classified_bands(logits, spot, input_size, image_size, class_count, background, threshold)
+    for rows, ids, probability in bands:
+        segmentation_map[rows], confidence[rows] = ids, probability
+    return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
+
+
+def classified_bands(
+    logits: np.ndarray,
+    spot: Placement,
+    input_size: tuple[int, int],
+    image_size: tuple[int, int],
+    class_count: int,
+    background: int,
+    threshold: Threshold,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """What `postprocess` puts together: some rows of the picture, their ids and their confidences."""
     count = len(logits)
     if threshold == ARGMAX:
         threshold = 0.5 if count == 1 else 0.0
@@ -56,15 +74,13 @@ def postprocess(
     if count == class_count - 1:
         ids += ids >= background
     of_rank = np.array([background, *ids[::-1]])
-    segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
     window = uncovered(logits.shape[1:], spot, input_size)
     with np.errstate(invalid="ignore", over="ignore"):
         for rows, planes in resized_bands(logits, window, background, image_size):
             rank, probability = sigmoid(planes[0]) if count == 1 else softmax_maximum(planes)
             rank[~(probability >= threshold)] = 0
             probability[rank == 0] = 0
-            segmentation_map[rows], confidence[rows] = of_rank[rank], probability
-    return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
+            yield rows, of_rank[rank], probability
 
 
 def uncovered(shape: tuple[int, ...], spot: Placement, input_size: tuple[int, int]) -> Window:

@@ -26,8 +26,11 @@ from deeplab_jax.inference.package import PARTIAL, InputSize, read_package
 
 CORES = os.cpu_count() or 1
 THREADS = min(CORES, 4)  # each with an image, from its file to its results
-MOST_AT_ONCE = 2**26  # pixels of the images in work: each takes up to 20 bytes, so two of 24 megapixels some 900 MB
+MOST_AT_ONCE = 2**26  # pixels of the images in work, each of which takes up to 15 bytes; two of 24 megapixels fit
 JPEG_SIDE = 65500  # pixels that a JPEG has at most
+SHARP_COLORS = (
+    2**22
+)  # pixels of an overlay up to which its colors have them all; in larger ones a quarter, as cameras do
 
 # Called once an image, in their order, with what is wrong, what is worth knowing, or None.
 Report = Callable[[Path, InputError | str | None], None]
@@ -91,7 +94,7 @@ class Work:
         with self._room(header.pixels):
             try:
                 image = read_image(path, MOST_PIXELS)
-                ids = self._ids(image)
+                ids = self._model.class_ids(image, self._confidence, "rgb")
             except InputError as error:  # not that one is returned: it holds on to the image
                 return InputError(str(error) if str(path) in str(error) else f"{path}: {error}")
             try:
@@ -118,11 +121,6 @@ class Work:
                 self._pixels -= pixels
                 self._changed.notify_all()
 
-    def _ids(self, image: np.ndarray) -> np.ndarray:
-        """(h, w) ids, in as few bytes as hold them: those of the result take eight."""
-        result = self._model(image, confidence=self._confidence, input_color_format="rgb")[0]
-        return result.segmentation_map.numpy().astype(np.min_scalar_type(len(self._classes) - 1))
-
     def _write(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
         with ThreadPoolExecutor(1) as beside:  # a core is idle where there is one image alone
             mask = beside.submit(self._write_mask, ids, name)
@@ -134,10 +132,11 @@ class Work:
         # A JPEG takes a tenth of the time and of the space of a PNG, and is only looked at.
         suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
         if max(sheet.shape) <= JPEG_SIDE:
-            sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-            suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95, *sampling]
+            sharp = sheet.size <= 3 * SHARP_COLORS
+            sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if sharp else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+            suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
         _, data = cv2.imencode(suffix, sheet, options)
-        write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.tobytes()))
+        write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.data))
 
     def _write_mask(self, ids: np.ndarray, name: str) -> None:
         mask = mask_picture(ids, self._classes)

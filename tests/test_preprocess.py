@@ -64,6 +64,7 @@ def test_results_equal_the_shared_api(case, tmp_path):
             logits = np.einsum("kc,chw->khw", pixelwise.kernel(), inputs[0])
             ids, confidence = shared_api.result(logits, place, image, told, threshold)
             same = result.segmentation_map == ids
+            np.testing.assert_array_equal(model.class_ids(image, threshold, "bgr"), result.segmentation_map)
             assert same.mean() >= 0.999  # a pixel between two classes, or at the threshold, may fall either way
             np.testing.assert_allclose(result.confidence[same], confidence[same], atol=1e-4)
 

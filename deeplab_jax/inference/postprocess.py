@@ -12,6 +12,7 @@ from deeplab_jax.inference.bands import Window, resized_bands
 
 ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class
 Threshold = float | Literal["argmax"]
+NEGLIGIBLE = -87.0  # below the largest logit; the exponentials of lower ones are denormal and take a thousandfold time
 
 
 class HostArray(np.ndarray):
@@ -109,6 +110,8 @@ def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     planes -= planes.max(0)
     rank = (ranks * (planes == 0)).max(0)
     flat = planes.reshape(-1, planes.shape[2])
+    if flat.min() < NEGLIGIBLE:
+        np.maximum(flat, NEGLIGIBLE, out=flat)
     cv2.exp(flat, dst=flat)  # several times as fast as NumPy's
     return rank, 1 / planes.sum(0)
 

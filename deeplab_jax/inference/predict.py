@@ -28,9 +28,7 @@ CORES = os.cpu_count() or 1
 THREADS = min(CORES, 4)  # each with an image, from its file to its results
 MOST_AT_ONCE = 2**26  # pixels of the images in work, each of which takes up to 15 bytes; two of 24 megapixels fit
 JPEG_SIDE = 65500  # pixels that a JPEG has at most
-SHARP_COLORS = (
-    2**22
-)  # pixels of an overlay up to which its colors have them all; in larger ones a quarter, as cameras do
+SHARP_COLORS = 2**22  # pixels up to which an overlay's colors have them all; beyond, a quarter, as a camera's have
 
 # Called once an image, in their order, with what is wrong, what is worth knowing, or None.
 Report = Callable[[Path, InputError | str | None], None]

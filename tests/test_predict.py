@@ -276,6 +276,14 @@ def test_an_image_that_the_model_refuses_is_named_and_passed_over(tiny_package, 
     assert str(told[1][1]).startswith(f"{folder / 'b.png'}: {tiny_package}: 1 pictures of 80x60")
 
 
+def test_a_name_too_long_for_its_results_costs_no_other_image(model, tmp_path):
+    long, told = f"{'a' * 250}.png", {}
+    images = [*find_images([save(tmp_path / "in", long, "b.png")]).images]
+    assert predict(model, images, tmp_path / "out", 0.5, lambda path, what: told.update({path.name: what})) == 1
+    assert "File name too long" in str(told[long])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_mask.png", "b_overlay.jpg"}
+
+
 def test_an_overlay_that_no_jpeg_can_hold_is_a_png(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "JPEG_SIDE", 100)
     folder = save(tmp_path / "images", "a.png")

@@ -3,6 +3,7 @@
 Several are read, run, drawn and written at a time, as most of that leaves Python's lock to the others.
 """
 
+import errno
 import os
 import threading
 from collections import deque
@@ -98,7 +99,10 @@ class Work:
             try:
                 self._write(image, ids, name)
             except OSError as error:
-                raise InputError(f"the results of {path} cannot be written into {self._out}: {error}") from None
+                refused = InputError(f"the results of {path} cannot be written into {self._out}: {error}")
+                if error.errno == errno.ENAMETOOLONG:  # of this one alone
+                    return refused
+                raise refused from None
         notes = [f"{path} holds several frames, of which the first was predicted"] if header.paged else []
         if name != path.stem:
             notes.append(f"{path} was predicted as {name}, since another image is called {path.stem}")

@@ -56,7 +56,7 @@ def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Colour])
     colors = np.array([*palette, BLACK])  # the last stands for all ids of no class
     drawn = colors.any(1, keepdims=True)
     # The share of a class's color and whether it is drawn, in the four bytes of one number.
-    table = np.hstack([np.round(OPACITY * colors), 255 * drawn]).astype(np.uint8).view(np.uint32)[:, 0]
+    table = np.hstack([OPACITY * colors, 255 * drawn]).astype(np.uint8).view(np.uint32)[:, 0]
     to_gray = np.full((1, 3), (1 - OPACITY) / 3, np.float32)
     height, width = ids.shape
     step = max(BAND_PIXELS // width, 1)

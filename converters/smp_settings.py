@@ -60,7 +60,8 @@ def model_config(
     full = 4 if config.decoder else config.encoder.output_stride  # brings the logits to the picture's size
     for name, usual in {"encoder_depth": 5, "upsampling": full, **dict.fromkeys(TIMM_ARGUMENTS)}.items():
         for setting in of(name):
-            if setting.value != usual:
+            number, certain = integer(setting.value), setting.file == CONFIG or name in TIMM_ARGUMENTS
+            if number != usual if number is not None else certain:
                 raise InputError(
                     f"{setting.place} {show(setting.value)} is not supported; only {usual!r} is. If that is not "
                     "said of this model, save model.state_dict() alone"
@@ -84,7 +85,7 @@ def _is_of_model(setting: Setting, settings: Collection[Setting]) -> bool:
     own = [other.path for other in settings if other.name in OWN and other.file == setting.file]
     parts = (), ("encoder",), ("decoder",), ("backbone",)
     beside = any(path[: len(group)] == group and path[len(group) : -1] in parts for path in own)
-    return setting.file == CONFIG or beside
+    return (setting.file == CONFIG and not group) or beside
 
 
 def _stride(value: Any) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from conftest import randomise_torch
-from converters import smp, torchvision
+from converters import smp, timm, torchvision
 from converters.convert import Options, convert
 from converters.normalization import recorded_normalization
 from converters.recorded import MAX_SETTINGS, Report, settings_in
@@ -187,6 +187,7 @@ def test_an_option_settles_what_is_recorded_twice_or_wrongly(weights):
 
 def test_shapes_win_and_what_they_win_over_is_said(weights):
     said = {"encoder_output_stride": 8, "encoder": "resnet", "classes": 3, "in_channels": 3, "activation": "sigmoid"}
+    said |= {"upsampling": "bilinear", "encoder_depth": "5", "decoder_channels": 16.0}
     config, report = decided(weights, {"args": said})
     assert (config.num_classes, config.encoder.output_stride) == (4, 8)
     assert report.notes == [
@@ -374,8 +375,10 @@ def test_json_beside_the_weights_and_texts_in_safetensors(weights, tmp_path):
     normalize = {"__class_fullname__": "Normalize", "mean": MEAN, "std": STD, "max_pixel_value": 255.0}
     transform = {"transform": {"transforms": [{"height": 256}, normalize | {"normalization": "standard"}]}}
     (folder / "albumentations_config_eval.json").write_text(json.dumps(transform))
-    (folder / "config.json").write_text(json.dumps({"encoder_name": "mobilenet_v2", "encoder_output_stride": 8}))
+    said = {"encoder_name": "mobilenet_v2", "encoder_output_stride": 8, "aux_params": {"classes": 9, "activation": "x"}}
+    (folder / "config.json").write_text(json.dumps(said))
     converted = convert("smp", folder, Options())
+    assert converted.report.notes == []
     assert (converted.preprocess.mean, converted.preprocess.std) == (MEAN, STD)
     assert converted.report.assumed == ["atrous rates (--atrous-rates)"]
 
@@ -398,7 +401,10 @@ def test_a_checkpoint_of_timm_says_its_network_and_normalization(tmp_path):
     torch.save({**saved, "arch": "resnetblur18", "args": {"model": "resnetblur18"}}, tmp_path / "w.pth.tar")
     with pytest.raises(InputError, match=r"arch is 'resnetblur18', but the weights have .* of tu-resnet18; if"):
         convert("timm", tmp_path / "w.pth.tar", Options())
-    assert convert("timm", tmp_path / "w.pth.tar", Options(encoder="tu-resnet18")).encoder == "tu-resnet18"
+    report = Report()
+    settings = [setting for setting in settings_in({"arch": "resnetblur18"}) if setting.name == "architecture"]
+    assert timm.choose_encoder(pytest.fail, settings, "tu-resnet18", report) == "tu-resnet18"
+    assert report.notes == ["--encoder overrides arch, 'resnetblur18'"]
 
 
 class EasyDict(dict):

@@ -105,6 +105,7 @@ def test_crops_lie_anywhere(size):
     assert abs(np.corrcoef(drawn[:, 0, 2], drawn[:, 1, 2])[0, 1]) < 0.2
 
 
+@pytest.mark.slow
 def test_draws_follow_from_the_key_and_differ_between_pictures():
     images, masks = (array[:1].repeat(2, 0) for array in pair())
     config = AugmentConfig(crop=(16, 16))
@@ -113,6 +114,7 @@ def test_draws_follow_from_the_key_and_differ_between_pictures():
     assert np.abs(first[0][0] - first[0][1]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"crop": (16, 16)}, {"flip": 0.5}, {"scale": (0.5, 2.0)}, {"rotation": 30.0}])
 def test_other_keys_draw_other_geometry(fields):
     images, masks = pair()
@@ -140,6 +142,7 @@ def test_every_training_step_has_its_own_key(tiny_experiment, monkeypatch):
     assert keys[0] == keys[3]
 
 
+@pytest.mark.slow
 def test_rotation_is_about_the_centre():
     """Four quarter turns by the largest angle, either way: what lies in the middle stays there."""
     images = jnp.zeros((8, 33, 33, 3), jnp.uint8).at[:, 16, 10:23].set(255).at[:, 16, 16].set(255)

@@ -89,6 +89,7 @@ def test_architecture_is_read_off_the_variables(seeded_weights):
     assert infer("mobilenet_v2_dm05_os16_129x129", 8) == thin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiplier", [0.35, 1.4])
 def test_depth_multipliers_are_read_off_rounded_widths(multiplier):
     """1.4 x 32 is 44.8: the stem has 45 channels, as research/deeplab rounds, and not a multiple of 8."""

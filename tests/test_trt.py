@@ -154,6 +154,7 @@ def test_threads_take_turns(fakes, source, tmp_path):
             np.testing.assert_array_equal(logits, expected(images))
 
 
+@pytest.mark.slow
 def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
     package = read_package(built(source, tmp_path / "trt"))
     gc.collect()
@@ -166,6 +167,7 @@ def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
     assert fakes.alive == {}
 
 
+@pytest.mark.slow
 def test_a_full_gpu_is_one_line_and_leaves_nothing_behind(fakes, source, tmp_path):
     package = read_package(built(source, tmp_path / "trt"))
     gc.collect()

@@ -21,7 +21,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto import SegmentationModel
 from deeplab_jax.inference.backends import jax as jax_backend
 from deeplab_jax.inference.package import read_package
-from deeplab_jax.inference.postprocess import postprocess
+from deeplab_jax.inference.postprocess import Rule, postprocess
 
 
 def test_the_documented_snippets_run(package):
@@ -112,7 +112,7 @@ def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coars
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32) * 2
     expected_ids, expected = reference_postprocess(logits, spot, input_size, image_size, names, 0.45)
     background = [name.lower() for name in names].index("background")
-    result = postprocess(logits, spot, input_size, image_size, len(names), background, 0.45)
+    result = postprocess(logits, spot, input_size, image_size, Rule(len(names), background, 0.45))
     same = result.segmentation_map == expected_ids
     # Interpolation rounds differently, so a pixel at the threshold or between two classes may fall either way.
     assert same.mean() > 0.995

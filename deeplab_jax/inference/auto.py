@@ -10,6 +10,7 @@ from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.adjust import ColorFormat
 from deeplab_jax.data.fit import Placement, used_part
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.inference.class_map import write_class_map
 from deeplab_jax.inference.find import find_package
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from deeplab_jax.inference.limits import check_forward
@@ -17,9 +18,9 @@ from deeplab_jax.inference.package import InputSize, Package, background_id, rea
 from deeplab_jax.inference.postprocess import (
     ARGMAX,
     HostArray,
+    Rule,
     SemanticSegmentationResult,
     Threshold,
-    classified_bands,
     postprocess,
 )
 from deeplab_jax.inference.preprocess import in_own_size, preprocess
@@ -72,27 +73,23 @@ class SegmentationModel:
         Raises:
             InputError: for anything that is no such picture or no probability.
         """
-        threshold, pictures = as_threshold(confidence), as_list(images)
+        rule, pictures = self._rule(confidence), as_list(images)
         known = isinstance(input_color_format, str | None) and input_color_format in COLOR_FORMATS
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
         color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch
         for start in range(0, len(pictures), step):
-            results += self._run(pictures[start : start + step], color_format, threshold)
+            results += self._run(pictures[start : start + step], color_format, rule)
         return results
 
     infer = __call__
 
     def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> np.ndarray:
         """(h, w) ids of one picture, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
-        names, threshold = self._package.classes.names, as_threshold(confidence)
-        background = background_id(names)
+        rule = self._rule(confidence)
         (logits,), config, ((spot, size),) = self._forward([image], color_format)
-        ids = np.full(size, background, np.min_scalar_type(len(names) - 1))
-        part = ids[used_part(*size, config).window]
-        bands = classified_bands(logits, spot, config.size, part.shape, len(names), background, threshold)
-        for rows, found, _ in bands:
-            part[rows] = found
+        ids = np.full(size, rule.background, np.min_scalar_type(rule.class_count - 1))
+        write_class_map(logits, spot, config.size, rule, ids[used_part(*size, config).window])
         return ids
 
     def warm_up(self, batch_size: int = 1) -> None:
@@ -100,17 +97,20 @@ class SegmentationModel:
         size = self._package.preprocess.size
         self([np.full((*size, 3), 127, np.uint8)] * batch_size)
 
+    def _rule(self, confidence: Confidence) -> Rule:
+        names = self._package.classes.names
+        return Rule(len(names), background_id(names), as_threshold(confidence))
+
     def _run(
-        self, pictures: list[Any], color_format: ColorFormat | None, threshold: Threshold
+        self, pictures: list[Any], color_format: ColorFormat | None, rule: Rule
     ) -> list[SemanticSegmentationResult]:
-        classes, background = self._package.classes, background_id(self._package.classes.names)
         logits, config, places = self._forward(pictures, color_format)
         results = []
         for planes, (spot, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
             part = used.height, used.width
-            result = postprocess(planes, spot, config.size, part, len(classes), background, threshold)
-            results.append(result if part == size else on_background(result, used, size, background))
+            result = postprocess(planes, spot, config.size, part, rule)
+            results.append(result if part == size else on_background(result, used, size, rule.background))
         return results
 
     def _forward(

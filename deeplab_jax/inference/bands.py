@@ -5,13 +5,12 @@ processor's cache until it is used up, and every band reuses the memory of the o
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-BAND_BYTES = 1 << 20  # of all classes together: about a core's second-level cache
+BAND_BYTES = 1 << 21  # of all classes together: about a core's second-level cache
 # In one matrix product, which stays small enough for BLAS to leave it to one thread: its threads wait for each other,
 # and all the longer where the processor has other work too.
 MOST_ROWS, MOST_COLUMNS = 16, 32
@@ -61,28 +60,39 @@ class Window(NamedTuple):
         return piece
 
 
-def resized_bands(
-    planes: np.ndarray, window: Window, outside: int, size: tuple[int, int]
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """(K, h, w) planes; yields the rows and the (K, rows, width) float32 planes of each band of the resized window.
+class Resized:
+    """(K, h, w) planes, of which a window is resized to a picture's size, a band of its rows at a time."""
 
-    The caller may write into a band; the next one overwrites it.
-    """
-    (height, width), count = size, len(planes)
-    row_steps = resize_steps(window.height, height, min(max(BAND_BYTES // (4 * count * width), 1), MOST_ROWS))
-    column_steps = resize_steps(window.width, width, MOST_COLUMNS) if width < window.width else []
-    most = len(row_steps[0].weights)
-    narrow, band = (np.empty(count * most * columns, np.float32) for columns in (window.width, width))
-    for rows, source, weights in row_steps:
-        shape = count, len(weights)
-        lines, resized = (
-            buffer[: math.prod(shape) * columns].reshape(*shape, columns)
-            for buffer, columns in ((narrow, window.width), (band, width))
-        )
-        np.matmul(weights, window.cut(planes, source, outside), out=lines)
-        if width >= window.width:
-            flat = math.prod(shape)
-            cv2.resize(lines.reshape(flat, -1), (width, flat), dst=resized.reshape(flat, -1))
-        for columns, under, shares in column_steps:
+    def __init__(self, planes: np.ndarray, window: Window, outside: int, size: tuple[int, int]):
+        """`outside`: the value of the window where it reaches beyond the planes."""
+        (height, width), count = size, len(planes)
+        self.planes, self.window, self.outside, self.width = planes, window, outside, width
+        self.steps = resize_steps(window.height, height, min(max(BAND_BYTES // (4 * count * width), 1), MOST_ROWS))
+        self._column_steps = resize_steps(window.width, width, MOST_COLUMNS) if width < window.width else []
+        most = len(self.steps[0].weights)
+        self._narrow, self._band = (np.empty(count * most * columns, np.float32) for columns in (window.width, width))
+        # So that every value lies between four neighbours.
+        self.enlarges = 1 < window.height <= height and 1 < window.width <= width
+
+    def cut(self, step: Step) -> np.ndarray:
+        """(K, rows, window's width): what a band is made of."""
+        return self.window.cut(self.planes, step.source, self.outside)
+
+    def band(self, step: Step, rows: np.ndarray | None = None) -> np.ndarray:
+        """(K, rows, width) float32 of all or some of its rows. It may be written into; the next one overwrites it."""
+        lines = reshaped(self._narrow, len(self.planes), len(step.weights), self.window.width)
+        np.matmul(step.weights, self.cut(step), out=lines)
+        if rows is not None:
+            lines = lines.take(rows, 1)
+        resized = reshaped(self._band, *lines.shape[:2], self.width)
+        if not self._column_steps:
+            flat = lines.shape[0] * lines.shape[1]
+            cv2.resize(lines.reshape(flat, -1), (self.width, flat), dst=resized.reshape(flat, -1))
+        for columns, under, shares in self._column_steps:
             np.matmul(lines[..., under], shares.T, out=resized[..., columns])
-        yield rows, resized
+        return resized
+
+
+def reshaped(buffer: np.ndarray, *shape: int) -> np.ndarray:
+    """The first values of a flat array, as an array of that shape."""
+    return buffer[: math.prod(shape)].reshape(shape)

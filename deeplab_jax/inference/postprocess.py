@@ -1,6 +1,5 @@
 """What happens to the logits after the network, as the shared inference API does it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.data.fit import Placement
-from deeplab_jax.inference.bands import Window, resized_bands
+from deeplab_jax.inference.bands import Resized, Window
 
 ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class
 Threshold = float | Literal["argmax"]
@@ -35,53 +34,56 @@ class SemanticSegmentationResult:
     image_metadata: dict | None = None
 
 
-def postprocess(
-    logits: np.ndarray,
-    spot: Placement,
-    input_size: tuple[int, int],
-    image_size: tuple[int, int],
-    class_count: int,
-    background: int,
-    threshold: Threshold,
-) -> SemanticSegmentationResult:
-    """(K, h, w) logits of one picture to ids and confidences of the picture's own size.
+@dataclass(frozen=True)
+class Rule:
+    """How logits become ids: K planes for K classes; or one less, and the ids skip `background`; or 1, a sigmoid's.
 
-    K is the number of classes; or one less, and the ids skip `background`; or 1, and a sigmoid tells the one
-    foreground class, which is more probable than background from 0.5 on. Pixels under the threshold become background
-    with confidence 0, and so do those whose logits are infinite or no numbers. Where the picture reaches beyond the
-    network input (`spot` is partly outside), the shared API takes `background` for the value of every logit.
+    Pixels whose class is less probable than the threshold become background, and so do those whose logits are infinite
+    or no numbers.
+    """
+
+    class_count: int
+    background: int
+    threshold: Threshold
+
+    def least(self, planes: int) -> float:
+        """The probability from which a pixel keeps its class: as the most probable one a sigmoid's does from 0.5."""
+        if self.threshold == ARGMAX:
+            return 0.5 if planes == 1 else 0.0
+        return self.threshold
+
+    def of_rank(self, planes: int) -> np.ndarray:
+        """(planes + 1,) ids: of rank 0 the background, then from the last plane to the first."""
+        ids = np.arange(planes)
+        if planes == self.class_count - 1:
+            ids += ids >= self.background
+        return np.array([self.background, *ids[::-1]])
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def postprocess(
+    logits: np.ndarray, spot: Placement, input_size: tuple[int, int], image_size: tuple[int, int], rule: Rule
+) -> SemanticSegmentationResult:
+    """(K, h, w) logits of one picture to ids and confidences, 0 for background by the rule, of the picture's own size.
+
+    Where the picture reaches beyond the network input (`spot` is partly outside), the shared API takes the background's
+    id for the value of every logit.
     """
     segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
-    bands = classified_bands(logits, spot, input_size, image_size, class_count, background, threshold)
-    for rows, ids, probability in bands:
-        segmentation_map[rows], confidence[rows] = ids, probability
+    resized = Resized(logits, uncovered(logits.shape[1:], spot, input_size), rule.background, image_size)
+    of_rank, least = rule.of_rank(len(logits)), rule.least(len(logits))
+    for step in resized.steps:
+        rank, probability = classify(resized.band(step), least)
+        probability[rank == 0] = 0
+        segmentation_map[step.target], confidence[step.target] = of_rank[rank], probability
     return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
 
 
-def classified_bands(
-    logits: np.ndarray,
-    spot: Placement,
-    input_size: tuple[int, int],
-    image_size: tuple[int, int],
-    class_count: int,
-    background: int,
-    threshold: Threshold,
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """What `postprocess` puts together: some rows of the picture, their ids and their confidences."""
-    count = len(logits)
-    if threshold == ARGMAX:
-        threshold = 0.5 if count == 1 else 0.0
-    ids = np.arange(count)
-    if count == class_count - 1:
-        ids += ids >= background
-    of_rank = np.array([background, *ids[::-1]])
-    window = uncovered(logits.shape[1:], spot, input_size)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for rows, planes in resized_bands(logits, window, background, image_size):
-            rank, probability = sigmoid(planes[0]) if count == 1 else softmax_maximum(planes)
-            rank[~(probability >= threshold)] = 0
-            probability[rank == 0] = 0
-            yield rows, of_rank[rank], probability
+def classify(planes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """(K, h, w) logits, which are overwritten, to rank and probability; rank 0 where that is not at least `least`."""
+    rank, probability = sigmoid(planes[0]) if len(planes) == 1 else softmax_maximum(planes)
+    rank[~(probability >= least)] = 0
+    return rank, probability
 
 
 def uncovered(shape: tuple[int, ...], spot: Placement, input_size: tuple[int, int]) -> Window:
@@ -106,14 +108,19 @@ def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The first plane has rank K and the last 1: so the highest rank is the first of equal logits. Infinite logits and
     those that are no numbers equal none, and leave rank 0.
     """
-    ranks = np.arange(len(planes), 0, -1, dtype=np.min_scalar_type(len(planes)))[:, None, None]
     planes -= planes.max(0)
-    rank = (ranks * (planes == 0)).max(0)
+    rank = highest_rank(planes == 0)
     flat = planes.reshape(-1, planes.shape[2])
     if flat.min() < NEGLIGIBLE:
         np.maximum(flat, NEGLIGIBLE, out=flat)
     cv2.exp(flat, dst=flat)  # several times as fast as NumPy's
     return rank, 1 / planes.sum(0)
+
+
+def highest_rank(chosen: np.ndarray) -> np.ndarray:
+    """(K, h, w) bool to the rank of the first plane that is chosen, K for the first of all, or 0."""
+    ranks = np.arange(len(chosen), 0, -1, dtype=np.min_scalar_type(len(chosen)))[:, None, None]
+    return (ranks * chosen).max(0)
 
 
 def sigmoid(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

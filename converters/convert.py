@@ -8,15 +8,15 @@ from typing import Any
 from flax import nnx
 
 from converters import smp, smp_settings, tf_deeplab, timm, torchvision
-from converters.files import Weights, has, read_weights
 from converters.normalization import Normalization, recorded_normalization
+from converters.readers.tf_files import atrous_rates_in, read_with_averages
+from converters.readers.torch_pickle import plain
+from converters.readers.weights_file import Weights, has, read_weights
 from converters.recorded import Report, Setting
-from converters.tf_files import atrous_rates_in, read_with_averages
-from converters.torch_pickle import plain
-from deeplab_jax.architecture import ASPPConfig, DPCConfig, MobileNetV2Config, ModelConfig, XceptionConfig
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import voc
 from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import ASPPConfig, DPCConfig, MobileNetV2Config, ModelConfig, XceptionConfig
 from deeplab_jax.models import DeepLab, build_model
 
 INCEPTION = (0.5, 0.5, 0.5)  # mean and deviation of timm's Xceptions; the others have ImageNet's, our default

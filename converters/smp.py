@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from converters import rules, torch_encoders
-from deeplab_jax.architecture import ASPPConfig, ModelConfig
+from converters import mapping, torch_encoders
 from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import ASPPConfig, ModelConfig
 from deeplab_jax.models import DeepLab, presets
 
 BRANCHES = 3  # atrous ones, in every model of smp's
 PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deeplabv3plus}
 
 
-def aspp(prefix: str, branches: int) -> rules.Rules:
+def aspp(prefix: str, branches: int) -> mapping.Rules:
     """The pyramid's branches in smp's order: 1x1, the atrous ones, image pooling."""
     return (
         ("aspp.point.conv", f"{prefix}.convs.0.0"),
@@ -50,7 +50,7 @@ V3PLUS_HEAD = (
 )
 
 
-def names(config: ModelConfig) -> rules.Rules:
+def names(config: ModelConfig) -> mapping.Rules:
     """Our module names and smp's. Raises InputError where smp cannot build this model."""
     prefix = "encoder.model." if encoder_name(config).startswith("tu-") else "encoder."
     encoder = torch_encoders.names(config.encoder, prefix, flat=True)
@@ -66,7 +66,7 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
     Raises:
         InputError: with every missing, unexpected or misshapen tensor.
     """
-    return rules.load(config, names(config), state_dict, rules.TORCH)
+    return mapping.load(config, names(config), state_dict, mapping.TORCH)
 
 
 def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
     Raises:
         InputError: where smp cannot build such a model.
     """
-    return rules.save(model, names(model.config), rules.TORCH)
+    return mapping.save(model, names(model.config), mapping.TORCH)
 
 
 def encoder_name(config: ModelConfig) -> str:
@@ -130,7 +130,7 @@ def infer_config(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if atrous_rates is not None:
-        rules.check_rates(atrous_rates, BRANCHES)
+        mapping.check_rates(atrous_rates, BRANCHES)
     return preset(infer_encoder(state_dict) if encoder is None else encoder, **shapes, **given)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from converters import smp, timm
 from converters.recorded import Report, Setting, decide, integer, integers, show
-from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.model_config import ModelConfig
 
 CONFIG = "config.json"  # what `save_pretrained` writes: the arguments, and nothing else
 OTHER_MODELS = {

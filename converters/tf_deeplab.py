@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from converters import rules
-from deeplab_jax.architecture import (
+from converters import mapping
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import (
     ASPPConfig,
     DPCConfig,
     MobileNetV2Config,
@@ -16,17 +18,15 @@ from deeplab_jax.architecture import (
     ResNetConfig,
     XceptionConfig,
 )
-from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 
 
-def convolution(ours: str, theirs: str) -> rules.Rules:
+def convolution(ours: str, theirs: str) -> mapping.Rules:
     """A convolution and its BatchNorm, in a ConvNorm of ours and a scope of theirs."""
     return (f"{ours}.conv", theirs), (f"{ours}.norm", f"{theirs}/BatchNorm")
 
 
-def separable(ours: str, theirs: str) -> rules.Rules:
+def separable(ours: str, theirs: str) -> mapping.Rules:
     return (
         (f"{ours}.conv.depthwise", f"{theirs}_depthwise"),
         (f"{ours}.conv.norm", f"{theirs}_depthwise/BatchNorm"),
@@ -35,7 +35,7 @@ def separable(ours: str, theirs: str) -> rules.Rules:
     )
 
 
-def resnet(config: ResNetConfig) -> rules.Rules:
+def resnet(config: ResNetConfig) -> mapping.Rules:
     scope = "resnet_v1_101" if config.blocks == presets.RESNETS["resnet101"].blocks else "resnet_v1_50"
     unit = f"{scope}/block{{s}}/unit_{{u+1}}/bottleneck_v1"
     return (
@@ -46,7 +46,7 @@ def resnet(config: ResNetConfig) -> rules.Rules:
     )
 
 
-def xception(config: XceptionConfig) -> rules.Rules:
+def xception(config: XceptionConfig) -> mapping.Rules:
     scope = next(
         name
         for name, theirs in presets.TF_ENCODERS.items()
@@ -67,7 +67,7 @@ def xception(config: XceptionConfig) -> rules.Rules:
     return table
 
 
-def mobilenet_v2(config: MobileNetV2Config) -> rules.Rules:
+def mobilenet_v2(config: MobileNetV2Config) -> mapping.Rules:
     first, unit = "MobilenetV2/expanded_conv", "MobilenetV2/expanded_conv_{i}"
     return (
         *convolution("encoder.stem", "MobilenetV2/Conv"),
@@ -102,7 +102,7 @@ CELL = (
 )
 
 
-def names(config: ModelConfig) -> rules.Rules:
+def names(config: ModelConfig) -> mapping.Rules:
     """Our module names and theirs, for this architecture."""
     table = list(ENCODERS[type(config.encoder)](config.encoder))
     if isinstance(config.aspp, DPCConfig):
@@ -120,7 +120,7 @@ def from_variables(variables: Mapping[str, Any], config: ModelConfig) -> DeepLab
     Raises:
         InputError: with every missing, unexpected or misshapen variable.
     """
-    return rules.load(config, names(config), variables, rules.TENSORFLOW)
+    return mapping.load(config, names(config), variables, mapping.TENSORFLOW)
 
 
 def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
@@ -130,7 +130,7 @@ def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
         InputError: where research/deeplab builds no such model.
     """
     model_variant(model.config)
-    return rules.save(model, names(model.config), rules.TENSORFLOW)
+    return mapping.save(model, names(model.config), mapping.TENSORFLOW)
 
 
 def model_variant(config: ModelConfig) -> str:
@@ -193,7 +193,7 @@ def infer_config(
     if branches:
         factor = 16 // (output_stride or 8)
         atrous_rates = atrous_rates or (6 * factor, 12 * factor, 18 * factor)
-        rules.check_rates(atrous_rates, branches)
+        mapping.check_rates(atrous_rates, branches)
     return presets.tf_deeplab(
         variant,
         variables["logits/semantic/weights"].shape[-1],

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from converters import rules, torch_encoders
+from converters import mapping, torch_encoders
 from converters.recorded import Report, Setting, show
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.models import DeepLab, presets
-from deeplab_jax.models.weights import flat_state
+from deeplab_jax.models.state import flat_state
 
 CLASSIFIER_HEADS = ("fc.", "head.fc.", "classifier.")
 
@@ -23,7 +23,7 @@ def load_encoder(model: DeepLab, state_dict: Mapping[str, Any]) -> list[str]:
     """
     left = [name for name in state_dict if name.startswith(CLASSIFIER_HEADS)]
     weights = {name: value for name, value in state_dict.items() if name not in left}
-    values = rules.read(_tensors(model), weights, rules.TORCH)
+    values = mapping.read(_tensors(model), weights, mapping.TORCH)
     flat = flat_state(model)
     for path, array in values.items():
         flat[path][...] = array
@@ -37,7 +37,7 @@ def encoder_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
     theirs = [replace(config, **plain) for config in presets.SMP_ENCODERS.values()]
     if encoder not in theirs:
         raise InputError("neither timm nor torchvision builds this encoder; see presets.SMP_ENCODERS for those they do")
-    return rules.save(model, torch_encoders.names(model.config.encoder, ""), rules.TORCH, part="encoder")
+    return mapping.save(model, torch_encoders.names(model.config.encoder, ""), mapping.TORCH, part="encoder")
 
 
 def infer_encoder(state_dict: Mapping[str, Any]) -> str:
@@ -98,5 +98,5 @@ def plain_name(name: str) -> str:
     return name.split(".")[0].removeprefix("tv_")
 
 
-def _tensors(model: DeepLab) -> list[rules.Tensor]:
-    return rules.tensors(model, torch_encoders.names(model.config.encoder, ""), rules.TORCH, part="encoder")
+def _tensors(model: DeepLab) -> list[mapping.Tensor]:
+    return mapping.tensors(model, torch_encoders.names(model.config.encoder, ""), mapping.TORCH, part="encoder")

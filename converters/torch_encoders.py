@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from converters.rules import Rules
-from deeplab_jax.architecture import EncoderConfig, MobileNetV2Config, ResNetConfig, XceptionConfig
+from converters.mapping import Rules
+from deeplab_jax.model_config import EncoderConfig, MobileNetV2Config, ResNetConfig, XceptionConfig
 from deeplab_jax.models.presets import RESNETS, XCEPTIONS
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from converters import rules, smp, torch_encoders
+from converters import mapping, smp, torch_encoders
 from converters.recorded import Setting, integer, integers, show
-from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab, presets
 
 HEAD = (
@@ -22,7 +22,7 @@ HEAD = (
 )
 
 
-def names(config: ModelConfig) -> rules.Rules:
+def names(config: ModelConfig) -> mapping.Rules:
     """Our module names and torchvision's, for this architecture."""
     return *torch_encoders.names(config.encoder, "backbone."), *HEAD
 
@@ -34,13 +34,13 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
         InputError: with every missing, unexpected or misshapen tensor.
     """
     backbone_name(config)
-    return rules.load(config, names(config), state_dict, rules.TORCH)
+    return mapping.load(config, names(config), state_dict, mapping.TORCH)
 
 
 def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
     """The model's weights under torchvision's names. Raises InputError where torchvision builds no such model."""
     backbone_name(model.config)
-    return rules.save(model, names(model.config), rules.TORCH)
+    return mapping.save(model, names(model.config), mapping.TORCH)
 
 
 def backbone_name(config: ModelConfig) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from converters import rules, smp, timm, torch_encoders, torchvision
+from converters import mapping, smp, timm, torch_encoders, torchvision
 from converters.convert import Converted
-from converters.layers import layer_outputs
-from deeplab_jax.architecture import ASPPConfig, ModelConfig, XceptionConfig
+from converters.export.compare import layer_outputs
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.preprocess import preprocess
+from deeplab_jax.image.preprocess import preprocess
+from deeplab_jax.model_config import ASPPConfig, ModelConfig, XceptionConfig
 from deeplab_jax.models import DeepLab
-from deeplab_jax.models.weights import abstract_model, fill, flat_state
+from deeplab_jax.models.state import abstract_model, fill, flat_state
 
 TOLERANCE = 1e-4  # of the largest value: float32 sums in another order differ by some 4e-6
 SIZE = (128, 192)  # of the random picture: a multiple of every output stride, as segmentation_models_pytorch demands
@@ -28,7 +28,7 @@ class Peer:
 
     module: Any  # torch.nn.Module
     run: Callable[[Any], Any]  # NCHW tensor -> NCHW tensor
-    names: rules.Rules
+    names: mapping.Rules
     ours: Callable[[DeepLab, Any], Any] = lambda model, images: model(images)
 
 
@@ -55,14 +55,14 @@ def verify(source: str, path: Path, converted: Converted) -> Comparison:
         raise InputError(f"--verify needs {error.name}; install it with: pip install 'deeplab_jax[port]'") from None
     except RuntimeError as error:  # torch and torchvision that do not belong together
         raise InputError(f"--verify: the library of {source} weights cannot be imported or built: {error}") from None
-    counter = rules.TORCH.counter
+    counter = mapping.TORCH.counter
     aside = timm.CLASSIFIER_HEADS if source == "timm" else ()
     floats = {
         name: array
         for name, array in weights.items()
         if not name.endswith(f".{counter}") and not name.startswith(aside)
     }
-    tensors = {name: torch.from_numpy(rules.to_numpy(array).copy()) for name, array in floats.items()}
+    tensors = {name: torch.from_numpy(mapping.to_numpy(array).copy()) for name, array in floats.items()}
     missing = [
         name
         for name in peer.module.load_state_dict(tensors, strict=False).missing_keys
@@ -130,7 +130,7 @@ def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tu
             module.register_forward_hook(lambda _, __, output, name=name: record(name, output))
     with torch.inference_mode():
         peer.run(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    names = {rules.rename(path, peer.names): path for path in ours}
+    names = {mapping.rename(path, peer.names): path for path in ours}
     return [
         (name, difference(ours[names[name]], output.transpose(0, 2, 3, 1)))
         for name, output in theirs.items()

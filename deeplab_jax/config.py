@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.errors import InputError, check, check_finite
+from deeplab_jax.model_config import ModelConfig
 
 IGNORE = 255  # mask value of pixels that have no label
 

@@ -24,10 +24,10 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.generate import CLASS_NAMES, generate
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.evaluate.metrics import Scores
-from deeplab_jax.inference.auto import AutoModel, SegmentationModel
-from deeplab_jax.inference.draw import beside_legend, side_by_side, tint
-from deeplab_jax.inference.package import check_vacant
+from deeplab_jax.image.draw import beside_legend, side_by_side, tint
+from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel
 from deeplab_jax.models import presets
+from deeplab_jax.package.folder import check_vacant
 from deeplab_jax.train.loop import train
 
 MARK = ".deeplab-demo"  # marks a folder whose contents the demo may replace
@@ -82,7 +82,7 @@ def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], say: Callabl
     say(
         f"report      {out / 'report.html'}\noverlays    {out / 'overlays'}\ncurve       {run / 'curves.png'}\n"
         f"packages    {run / 'package'} (JAX), {onnx} (ONNX)\n\n"
-        f"Next, on your own pictures: lay them out like {data}, copy experiments/camvid_resnet18.py, and\n"
+        f"Next, on your own pictures: lay them out like {data}, copy experiments/recipes/camvid_resnet18.py, and\n"
         "  deeplab train EXPERIMENT.py --data.root DIR --data.format folder --out RUN\n"
         "  deeplab predict RUN/package PICTURE... --out DIR"
     )

@@ -24,9 +24,8 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from PIL import Image  # noqa: E402
-from tfds_files import draw, prepare_pictures  # noqa: E402
 
-from deeplab_jax.architecture import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
+from deeplab_jax.classes import Classes, default_palette  # noqa: E402
 from deeplab_jax.config import (  # noqa: E402
     IGNORE,
     AugmentConfig,
@@ -36,11 +35,12 @@ from deeplab_jax.config import (  # noqa: E402
     PreprocessConfig,
     TrainConfig,
 )
-from deeplab_jax.data.classes import Classes, default_palette  # noqa: E402
 from deeplab_jax.data.generate import CLASS_NAMES, draw_sample  # noqa: E402
-from deeplab_jax.inference.backends import jax as jax_backend  # noqa: E402
+from deeplab_jax.inference.backends import jax_backend  # noqa: E402
+from deeplab_jax.model_config import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
 from deeplab_jax.models import build_model  # noqa: E402
-from deeplab_jax.models.weights import abstract_model, fill, flat_state  # noqa: E402
+from deeplab_jax.models.state import abstract_model, fill, flat_state  # noqa: E402
+from helpers.tfds_files import draw, prepare_pictures  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 
@@ -161,6 +161,17 @@ def randomise_torch(model, seed: int = 0):
     return model.eval()
 
 
+def random_smp(architecture: str, encoder: str, output_stride: int, classes: int = 21, seed: int = 0):
+    """A model of segmentation_models_pytorch in evaluation mode."""
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(seed)
+    model = getattr(theirs, architecture)(
+        encoder, encoder_weights=None, classes=classes, encoder_output_stride=output_stride
+    )
+    return randomise_torch(model, seed)
+
+
 def changed(experiment: Experiment, **fields) -> Experiment:
     """The experiment with other fields of `train`."""
     return replace(experiment, train=replace(experiment.train, **fields))
@@ -169,7 +180,7 @@ def changed(experiment: Experiment, **fields) -> Experiment:
 @pytest.fixture(scope="session")
 def onnx_package(tiny_package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packages") / "onnx"
-    from converters.onnx import export
+    from converters.export.onnx.onnx_package import export
 
     export(tiny_package, folder)
     return folder

@@ -7,9 +7,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from deeplab_jax.architecture import ModelConfig
 from deeplab_jax.config import Experiment, from_dict, load_json, save_json, to_dict
 from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import presets
 
 

@@ -1,4 +1,4 @@
-"""A few of the inputs of experiments/hostile_inputs.py, which tries thousands in processes with limits."""
+"""A few of the inputs of experiments/checks/hostile_inputs.py, which tries thousands in processes with limits."""
 
 import resource
 import sys
@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 pytest.importorskip("torch")  # its tensors are among the pictures
-sys.path.append(str(ROOT / "experiments"))
+sys.path.append(str(ROOT / "experiments" / "checks"))
 import hostile_inputs
 
 from deeplab_jax import AutoModel

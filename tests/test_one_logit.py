@@ -15,18 +15,18 @@ from PIL import Image
 
 from conftest import blank_model, changed, pictures, randomise_statistics, randomise_torch
 from deeplab_jax import AutoModel
-from deeplab_jax.cli import main
+from deeplab_jax.classes import Classes, default_palette
+from deeplab_jax.cli.main import main
 from deeplab_jax.config import LossConfig, PreprocessConfig, StartConfig
-from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Files, Sample
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
-from deeplab_jax.experiment import load_experiment
-from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import build_model
+from deeplab_jax.train.experiment import load_experiment
 from deeplab_jax.train.loop import train
-from deeplab_jax.train.start import continue_training
+from deeplab_jax.train.warm_start import continue_training
 
 NAMES = ("background", "cell")
 TWO = Classes(NAMES, default_palette(2))
@@ -61,7 +61,7 @@ def config(tiny_config):
 @pytest.fixture(scope="module")
 def packages(config, tmp_path_factory):
     """Of an untrained model that takes about half of the pixels for foreground, for JAX and for ONNX Runtime."""
-    from converters.onnx import export
+    from converters.export.onnx.onnx_package import export
 
     folder, model = tmp_path_factory.mktemp("one"), randomise_statistics(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(2, 49, 65, 3)).astype(np.float32)

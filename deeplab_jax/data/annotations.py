@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.pictures import mend_of_turned
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import mend_of_turned
 
 KINDS = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
 

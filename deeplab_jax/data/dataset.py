@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.pictures import list_images, mend_of_turned, read_image, size_of
+from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
+from deeplab_jax.image.read import list_images, mend_of_turned, read_image, size_of
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.annotations import numbers, take
-from deeplab_jax.data.pictures import FAULTS
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import FAULTS
 
 FARTHEST = 1_000_000  # pixels from the picture's corner; beyond it a coordinate is a mistake
 LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow with its length

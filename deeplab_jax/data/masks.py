@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_jax.classes import Colour
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Colour
 from deeplab_jax.data.dataset import Example
-from deeplab_jax.data.pictures import read_colours, read_ids
 from deeplab_jax.errors import InputError
+from deeplab_jax.image.read import read_colours, read_ids
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE, DataConfig
-from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.metrics import Scores, confusion_matrix, scores
-from deeplab_jax.inference.auto import SegmentationModel
+from deeplab_jax.inference.auto_model import SegmentationModel
 
 CHUNK = 8  # pictures in memory at a time
 

@@ -8,7 +8,7 @@ from another, or a probability from the threshold, the whole row is resized as `
 
 import numpy as np
 
-from deeplab_jax.data.fit import Placement
+from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.bands import BAND_BYTES, Resized, Step
 from deeplab_jax.inference.postprocess import Rule, classify, highest_rank, uncovered
 

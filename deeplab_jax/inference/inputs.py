@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.data.adjust import ColorFormat
 from deeplab_jax.errors import InputError, check, first_line
-from deeplab_jax.inference.limits import MOST_PIXELS, check_picture
+from deeplab_jax.image.contrast import ColorFormat
+from deeplab_jax.package.limits import MOST_PIXELS, check_picture
 
 KINDS = "a numpy array, a torch tensor, a PIL picture or the path of a file"
 
@@ -59,14 +59,14 @@ def is_a(value: Any, module: str, name: str) -> bool:
 def file_pixels(path: Path) -> np.ndarray:
     check(os.path.isfile(path) or not os.path.exists(path), f"{path} is no file")  # but a folder, or a pipe to wait for
     try:
-        from deeplab_jax.data.pictures import read_image
+        from deeplab_jax.image.read import read_image
     except ImportError:
         raise InputError(f"{path}: files are read by Pillow; pip install pillow, or hand in cv2.imread(...)") from None
     return read_image(path, MOST_PIXELS)
 
 
 def pillow_pixels(picture: Any) -> np.ndarray:
-    from deeplab_jax.data.pictures import FAULTS, as_rgb
+    from deeplab_jax.image.read import FAULTS, as_rgb
 
     check_picture(picture.height, picture.width)
     try:

@@ -6,7 +6,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from deeplab_jax.data.fit import Placement
+from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.bands import Resized, Window
 
 ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class

@@ -16,14 +16,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deeplab_jax.data.classes import Classes
-from deeplab_jax.data.pictures import read_header, read_image
+from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.auto import AutoModel, SegmentationModel, as_threshold
-from deeplab_jax.inference.draw import mask_picture, overlay
-from deeplab_jax.inference.find import find_package
-from deeplab_jax.inference.limits import MOST_PIXELS
-from deeplab_jax.inference.package import PARTIAL, InputSize, read_package
+from deeplab_jax.image.draw import mask_picture, overlay
+from deeplab_jax.image.read import read_header, read_image
+from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel, as_threshold
+from deeplab_jax.package.find import find_package
+from deeplab_jax.package.folder import PARTIAL, InputSize, read_package
+from deeplab_jax.package.limits import MOST_PIXELS
 
 CORES = os.cpu_count() or 1
 THREADS = min(CORES, 4)  # each with an image, from its file to its results

@@ -1,6 +1,6 @@
 """The DeepLab family: `model = build_model(config, rngs=nnx.Rngs(0))`."""
 
-from deeplab_jax.architecture import (
+from deeplab_jax.model_config import (
     ASPPConfig,
     AuxHeadConfig,
     DecoderConfig,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deeplab_jax.architecture import ASPPConfig, DPCConfig
+from deeplab_jax.model_config import ASPPConfig, DPCConfig
 from deeplab_jax.models.layers import ConvNormReLU
 
 

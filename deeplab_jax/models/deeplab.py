@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deeplab_jax.architecture import (
+from deeplab_jax.errors import InputError
+from deeplab_jax.model_config import (
     ASPPConfig,
     AuxHeadConfig,
     DecoderConfig,
@@ -14,13 +15,12 @@ from deeplab_jax.architecture import (
     ResNetConfig,
     XceptionConfig,
 )
-from deeplab_jax.errors import InputError
 from deeplab_jax.models.aspp import ASPP, DensePredictionCell
+from deeplab_jax.models.encoders.mobilenet_v2 import MobileNetV2
+from deeplab_jax.models.encoders.resnet import ResNet
+from deeplab_jax.models.encoders.xception import Xception
 from deeplab_jax.models.features import Features
 from deeplab_jax.models.layers import Conv, ConvNormReLU, resize_bilinear
-from deeplab_jax.models.mobilenet import MobileNetV2
-from deeplab_jax.models.resnet import ResNet
-from deeplab_jax.models.xception import Xception
 
 ENCODERS = {ResNetConfig: ResNet, XceptionConfig: Xception, MobileNetV2Config: MobileNetV2}
 PYRAMIDS = {ASPPConfig: ASPP, DPCConfig: DensePredictionCell}

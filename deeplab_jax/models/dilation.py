@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from deeplab_jax.architecture import DilationRule
+from deeplab_jax.model_config import DilationRule
 
 
 class Steps(NamedTuple):

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from deeplab_jax.architecture import ConvKind, Padding
+from deeplab_jax.model_config import ConvKind, Padding
 
 
 class Conv(nnx.Module):

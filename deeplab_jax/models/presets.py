@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from deeplab_jax.architecture import (
+from deeplab_jax.errors import check
+from deeplab_jax.model_config import (
     ASPPConfig,
     AuxHeadConfig,
     DecoderConfig,
@@ -13,7 +14,6 @@ from deeplab_jax.architecture import (
     ResNetConfig,
     XceptionConfig,
 )
-from deeplab_jax.errors import check
 
 RESNETS = {  # as torchvision builds them
     "resnet18": ResNetConfig((2, 2, 2, 2), False, 32, "after-strided-unit"),

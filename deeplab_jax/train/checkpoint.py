@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from deeplab_jax.errors import InputError, first_line
-from deeplab_jax.train.mesh import is_main, wait_for_all
+from deeplab_jax.train.sharding import is_main, wait_for_all
 from deeplab_jax.train.step import TrainState
 
 

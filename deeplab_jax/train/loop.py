@@ -12,13 +12,14 @@ import numpy as np
 from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
-from deeplab_jax.data.pipeline import eval_batches, train_batches
+from deeplab_jax.data.loader import eval_batches, train_batches
 from deeplab_jax.data.statistics import balancing_weights, check_learnable, count
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax as jax_backend
+from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
-from deeplab_jax.train.interruption import Interrupted, caught_signals
-from deeplab_jax.train.mesh import (
+from deeplab_jax.train.preemption import Interrupted, caught_signals
+from deeplab_jax.train.run_dir import check_same_classes, extension, fit_to_data, last_checkpoint, open_run
+from deeplab_jax.train.sharding import (
     Shardings,
     check_fit,
     is_main,
@@ -28,11 +29,10 @@ from deeplab_jax.train.mesh import (
     put,
     wait_for_all,
 )
-from deeplab_jax.train.run import check_same_classes, extension, fit_to_data, last_checkpoint, open_run
-from deeplab_jax.train.start import check_start, describe_start, unlike
 from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
-from deeplab_jax.train.track import Silence, Tracker
+from deeplab_jax.train.tracking.tracker import Silence, Tracker
 from deeplab_jax.train.validate import make_validate
+from deeplab_jax.train.warm_start import check_start, describe_start, unlike
 
 
 def train(config: Experiment, out: Path) -> Progress:

@@ -14,11 +14,11 @@ from deeplab_jax.config import Experiment, OptimConfig
 from deeplab_jax.data.augment import augment, normalise
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import KEPT
-from deeplab_jax.models.weights import abstract_model
+from deeplab_jax.models.state import abstract_model
 from deeplab_jax.train.losses import make_loss, most_probable, of_all_classes, pick, valid_and_chosen
-from deeplab_jax.train.mesh import Shardings
-from deeplab_jax.train.optim import make_optimizer
-from deeplab_jax.train.start import load_start
+from deeplab_jax.train.optimizer import make_optimizer
+from deeplab_jax.train.sharding import Shardings
+from deeplab_jax.train.warm_start import load_start
 
 SHOWN = 4  # pictures of a validation that are drawn
 

@@ -9,9 +9,9 @@ from flax import nnx
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
-from deeplab_jax.data.pipeline import Part, eval_batches
+from deeplab_jax.data.loader import Part, eval_batches
 from deeplab_jax.evaluate.metrics import Scores, scores
-from deeplab_jax.train.mesh import Shardings, put
+from deeplab_jax.train.sharding import Shardings, put
 from deeplab_jax.train.step import TrainState, make_eval_step
 
 

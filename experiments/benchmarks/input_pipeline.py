@@ -23,7 +23,7 @@ import torch
 from deeplab_jax.config import AugmentConfig, DataConfig, PreprocessConfig
 from deeplab_jax.data.augment import augment
 from deeplab_jax.data.formats import open_dataset
-from deeplab_jax.data.pipeline import train_batches
+from deeplab_jax.data.loader import train_batches
 
 BATCH = 16
 CROP = (352, 352)

@@ -27,8 +27,8 @@ from tyro.conf import Positional, arg
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.evaluate.metrics import confusion_matrix, scores
-from deeplab_jax.inference.auto import SegmentationModel
-from deeplab_jax.inference.package import Package, read_package
+from deeplab_jax.inference.auto_model import SegmentationModel
+from deeplab_jax.package.folder import Package, read_package
 
 UNSIGNED = {"weight_type": quantization.QuantType.QUInt8, "extra_options": {"WeightSymmetric": True}}
 WAYS: dict[str, dict[str, Any]] = {  # what differs from ours in the arguments of the quantizer
@@ -82,8 +82,8 @@ def main(
 
 def quantize(source: Path, package: Package, calibration: Dataset, out: Path) -> None:
     """A graph a way."""
-    from converters.export import Options, Pictures, network_inputs
-    from converters.onnx_precision import to_int8
+    from converters.export.export import Options, Pictures, network_inputs
+    from converters.export.onnx.precision import to_int8
 
     graph, options = onnx.load(source / "weights.onnx"), Options(calibration=Pictures(calibration))
     out.mkdir(parents=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deeplab_jax.models import presets
-from deeplab_jax.models.weights import abstract_model
+from deeplab_jax.models.state import abstract_model
 from deeplab_jax.train.step import keeping_features_only, kernels_in
 
 

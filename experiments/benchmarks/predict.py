@@ -24,8 +24,8 @@ import numpy as np
 import onnxruntime
 
 from deeplab_jax import AutoModel
-from deeplab_jax.data.pictures import list_images, read_image
-from deeplab_jax.inference.auto import DEFAULT_CONFIDENCE, SegmentationModel
+from deeplab_jax.image.read import list_images, read_image
+from deeplab_jax.inference.auto_model import DEFAULT_CONFIDENCE, SegmentationModel
 from deeplab_jax.inference.predict import load, predict
 
 LARGE, SMALL = (4000, 6000), (720, 1280)
@@ -35,10 +35,10 @@ def make_package(folder: Path, encoder: str) -> Path:
     """An ONNX package of random weights."""
     from flax import nnx
 
-    from converters.onnx import export
+    from converters.export.onnx.onnx_package import export
+    from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.config import PreprocessConfig
-    from deeplab_jax.data.classes import Classes, default_palette
-    from deeplab_jax.inference.backends import jax as jax_backend
+    from deeplab_jax.inference.backends import jax_backend
     from deeplab_jax.models import build_model, presets
 
     model = build_model(presets.smp_deeplabv3plus(encoder, 21), rngs=nnx.Rngs(0))
@@ -84,7 +84,7 @@ def rows(what: str, seconds: dict[str, tuple[float, float]], count: int, base: s
 def peak(package: Path, photos: list[Path], out: Path, confidence: float) -> int:
     """MB that `deeplab predict` takes at most, in a process of its own. On Linux."""
     # Not getrusage, which begins with the memory of the process that starts this one.
-    program = "from deeplab_jax.cli import main; main(); print(open('/proc/self/status').read())"
+    program = "from deeplab_jax.cli.main import main; main(); print(open('/proc/self/status').read())"
     words = ["predict", package, *photos, "--out", out, "--confidence", confidence]
     done = subprocess.run([sys.executable, "-c", program, *map(str, words)], check=True, capture_output=True, text=True)
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)

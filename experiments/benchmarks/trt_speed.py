@@ -17,11 +17,11 @@ import onnx
 import tensorrt  # pyright: ignore[reportMissingImports]
 from cuda.bindings import runtime as cuda  # pyright: ignore[reportMissingImports]
 
-from converters.onnx import class_ids
-from converters.onnx_session import open_session
-from converters.trt import Profile, Span, export
-from deeplab_jax.inference.backends import trt
-from deeplab_jax.inference.package import read_package
+from converters.export.onnx.onnx_package import class_ids
+from converters.export.onnx.session import open_session
+from converters.export.tensorrt.tensorrt_package import Profile, Span, export
+from deeplab_jax.inference.backends import tensorrt_backend
+from deeplab_jax.package.folder import read_package
 
 BATCHES = (1, 8, 32)
 
@@ -49,7 +49,7 @@ def build(source: Path, out: Path):
     worst = export(source, out, Profile(Span(1, 8, max(BATCHES))), lambda *_: None)
     seconds = time.perf_counter() - start
     package = read_package(out)
-    run, size = trt.load(package, None), package.preprocess.size
+    run, size = tensorrt_backend.load(package, None), package.preprocess.size
     images = pictures(4, size)
     session = open_session(onnx.load(source / "weights.onnx"), exact=True)
     expected = np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])

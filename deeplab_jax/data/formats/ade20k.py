@@ -6,8 +6,8 @@ its name, about 80 : 10 : 10.
 
 from pathlib import Path
 
+from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Files, pair_by_stem
 from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.data.splits import SPLITS, draw_split, find_split

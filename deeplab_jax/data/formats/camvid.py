@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Files, pair_by_stem
 from deeplab_jax.data.masks import IdMasks
 

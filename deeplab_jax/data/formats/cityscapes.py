@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes
 from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.errors import InputError

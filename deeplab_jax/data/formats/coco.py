@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, relative, take
-from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Example, Files, tally
 from deeplab_jax.data.figures import FARTHEST
 from deeplab_jax.data.instances import (
@@ -28,9 +28,9 @@ from deeplab_jax.data.instances import (
     read_mask,
     read_segmentation,
 )
-from deeplab_jax.data.pictures import is_image
 from deeplab_jax.data.splits import draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import is_image
 
 OUTLINES = "boxes are not enough, export the data set with polygons or masks"
 EXPORTED = "_annotations.coco.json"  # Roboflow's name

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.classes import Classes, Colour, default_palette
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import relative, take
-from deeplab_jax.data.classes import Classes, Colour, default_palette
 from deeplab_jax.data.dataset import Example, Files, masks_by_stem
-from deeplab_jax.data.pictures import read_colours
 from deeplab_jax.data.splits import draw_split
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import read_colours
 
 
 def open(root: Path, split: str) -> Files:

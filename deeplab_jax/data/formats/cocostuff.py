@@ -10,8 +10,8 @@ never used. As is usual they are no classes here; the 171 others keep their orde
 
 from pathlib import Path
 
+from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Files, pair_by_stem
 from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.errors import InputError

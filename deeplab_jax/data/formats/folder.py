@@ -13,13 +13,13 @@ neither, every picture is put into train, val or test by its name, about 80 : 10
 import re
 from pathlib import Path
 
+from deeplab_jax.classes import Classes, Colour, default_palette
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.classes import Classes, Colour, default_palette
 from deeplab_jax.data.dataset import Example, Files, images_by_stem, masks_by_stem, pair_by_stem
 from deeplab_jax.data.masks import ColourMasks, IdMasks
-from deeplab_jax.data.pictures import is_image_suffix
 from deeplab_jax.data.splits import SPLITS, check_once, draw_split, find_list, find_split, read_lines, read_list
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import is_image_suffix
 
 VOID = "void"  # in a table of colours: what is no class
 

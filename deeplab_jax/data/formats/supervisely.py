@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.classes import Classes, Colour
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, check_size, take
-from deeplab_jax.data.classes import Classes, Colour
 from deeplab_jax.data.dataset import Example, Files, tally
 from deeplab_jax.data.figures import WITHOUT_AREA, draw_figure
-from deeplab_jax.data.pictures import list_images
 from deeplab_jax.data.splits import SPLITS, draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import list_images
 
 PLACES = ("*/img", "*/datasets/**/img")  # of pictures; data sets may lie in others
 BACKGROUND = ("background", "bg", "__bg__")

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data import pictures
-from deeplab_jax.data.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.formats import ade20k, cityscapes
 from deeplab_jax.data.formats.folder import read_class_names
-from deeplab_jax.data.pictures import size_of
 from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.image import read
+from deeplab_jax.image.read import size_of
 
 IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
 MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
@@ -119,7 +119,7 @@ class Prepared:
         image = decode_image(stored[self.image], f"the image {place}")
         values = decode_mask(stored[self.masks.key], f"the mask {place}", self.masks.in_red)
         if image.shape[:2] != values.shape:
-            mend = pictures.mend_of_turned(stored[self.image], image.shape[:2], values.shape) or "prepare it anew"
+            mend = read.mend_of_turned(stored[self.image], image.shape[:2], values.shape) or "prepare it anew"
             raise InputError(f"the mask {place} is {size_of(values)} but the image {size_of(image)}; {mend}")
         ids = np.full(values.shape, IGNORE, np.uint8)
         for value in np.unique(values[values != IGNORE]).tolist():
@@ -268,22 +268,22 @@ def values_of(folder: Path, key: str) -> tuple[int, ...]:
 
 def decode_image(data: bytes, place: str) -> np.ndarray:
     """(h, w, 3) uint8 RGB, turned upright by its EXIF tag."""
-    picture = pictures.turn_upright(pictures.decode(data, place, WITHOUT))
+    picture = read.turn_upright(read.decode(data, place, WITHOUT))
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         raise InputError(f"{place} has {picture.mode} pixels; prepare the builder anew with 8 bits a channel")
-    return pictures.as_rgb(picture)
+    return read.as_rgb(picture)
 
 
 def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndarray:
     """(h, w) integers: of a tensor, or of a picture of one channel or with indices of a palette; or its red channel."""
     if isinstance(stored, np.ndarray):
         return stored.reshape(stored.shape[:2]).astype(np.int64)
-    picture = pictures.decode_mask(stored, place, WITHOUT)
+    picture = read.decode_mask(stored, place, WITHOUT)
     if in_red and picture.mode == "RGB":
         picture = picture.getchannel("R")
     if picture.mode not in ("1", "L", "P", "I", "I;16"):
         raise InputError(f"{place} is a {picture.mode} picture; prepare the builder anew with class ids in its masks")
-    return pictures.stored_values(picture, stored).astype(np.int64)
+    return read.stored_values(picture, stored).astype(np.int64)
 
 
 def _is_picture(feature: Any) -> bool:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deeplab_jax.data.classes import Classes, default_palette
+from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.masks import IdMasks
-from deeplab_jax.data.pictures import is_image_suffix
 from deeplab_jax.data.splits import check_once, read_list
 from deeplab_jax.errors import InputError, check
+from deeplab_jax.image.read import is_image_suffix
 
 CLASSES = (
     "background",

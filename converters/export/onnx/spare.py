@@ -1,0 +1,33 @@
+"""Which parts of a network 8 bits spoil most."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from converters.export.onnx.onnx_package import agreement
+
+PART = re.compile(r"encoder\.(units\.\d+|\w+)|\w+")  # of a node's name: the module that it belongs to
+
+
+def parts_of(graph: Any) -> list[str]:
+    """The modules of a graph in the order of its nodes, but for the classifier, which is in float32 anyway.
+
+    Nodes that are named after the input belong to none.
+    """
+    found = [match[0] for node in graph.graph.node if (match := PART.match(node.name))]
+    return [part for part in dict.fromkeys(found) if part not in ("classifier", "images")]
+
+
+def worst_first(graph: Any, quantise: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:
+    """The parts by how many pixels change their class where that part alone is in 8 bits.
+
+    Args:
+        graph: in float32.
+        quantise: from the names of parts that stay in float32 to the graph in 8 bits.
+        inputs: (1, c, h, w) float32 network inputs.
+    """
+    parts = parts_of(graph)
+    same = {part: agreement(graph, quantise([p for p in parts if p != part]), inputs, exact=True) for part in parts}
+    return sorted(parts, key=same.__getitem__)

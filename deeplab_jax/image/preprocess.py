@@ -1,0 +1,66 @@
+"""What happens to a picture before the network, as the shared inference API does it."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.image.contrast import TO_GREY, ColorFormat
+from deeplab_jax.image.resize import Placement, resize, used_part
+
+
+def in_own_size(config: PreprocessConfig, height: int, width: int) -> PreprocessConfig:
+    """What makes network input of an image of that size without scaling it: as large as what is used of it."""
+    used = used_part(height, width, config)
+    try:
+        return replace(config, size=(used.height, used.width))
+    except InputError as error:
+        raise InputError(f"in its own size, {error}; fit it into less with size=(height, width), or --size") from None
+
+
+def preprocess(
+    image: np.ndarray, config: PreprocessConfig, order: ColorFormat = "bgr", out: np.ndarray | None = None
+) -> tuple[np.ndarray, Placement]:
+    """Network input of a picture, and where the picture lies in it.
+
+    Args:
+        image: (h, w, 3), uint8 or float32 in 0..255.
+        order: of its channels.
+        out: (channels, *config.size) float32 to write into.
+    """
+    picture, spot = resize(image, config, order)
+    planes = np.empty((config.channels, *config.size), np.float32) if out is None else out
+    window = spot.within(config.size).window
+    if picture.shape[:2] != config.size:
+        for plane, level, mean, std in zip(planes, config.padding, config.mean, config.std, strict=False):
+            plane[:] = normalise(np.full(1, level, np.float32), mean, std)
+    write_channels(picture, config, order, planes[:, *window])
+    return planes, spot
+
+
+def write_channels(picture: np.ndarray, config: PreprocessConfig, order: ColorFormat, out: np.ndarray) -> None:
+    """(h, w, 3) to (channels, h, w), normalised."""
+    if config.color_mode == "grey":
+        channels = [cv2.cvtColor(picture, TO_GREY[order])]
+    else:
+        channels = cv2.split(picture)[:: 1 if order == config.color_mode else -1]
+    for channel, table, mean, std, plane in zip(channels, tables(config), config.mean, config.std, out, strict=False):
+        if channel.dtype == np.uint8:
+            cv2.LUT(channel, table, dst=plane)
+        else:
+            plane[:] = normalise(channel, mean, std)
+
+
+def normalise(levels: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """Levels 0..255 of one channel to what the network was trained on."""
+    return (levels / np.float32(255) - np.float32(mean)) / np.float32(std)
+
+
+@lru_cache(maxsize=64)
+def tables(config: PreprocessConfig) -> list[np.ndarray]:
+    """For every channel (256,) float32: what becomes of each level."""
+    levels = np.arange(256, dtype=np.float32)
+    return [normalise(levels, mean, std) for mean, std in zip(config.mean, config.std, strict=True)]

@@ -1,0 +1,94 @@
+"""Fits a picture into the one size that the network takes. Training, evaluation and inference all go through here."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from deeplab_jax.config import IGNORE, PreprocessConfig
+from deeplab_jax.errors import check
+from deeplab_jax.image.contrast import ColorFormat, adjust
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A rectangle in pixels: where the picture lies in the network input, beyond whose edges it may reach."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def within(self, size: tuple[int, int]) -> "Placement":
+        """The part of it that is inside the network input."""
+        top, left = max(self.top, 0), max(self.left, 0)
+        return Placement(
+            top, left, min(self.top + self.height, size[0]) - top, min(self.left + self.width, size[1]) - left
+        )
+
+    def cut(self, picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The picture, which has its size in the network input, without what is outside of that."""
+        inside = self.within(size)
+        return picture[Placement(inside.top - self.top, inside.left - self.left, inside.height, inside.width).window]
+
+
+def used_part(height: int, width: int, config: PreprocessConfig) -> Placement:
+    """What `static_crop` leaves of a picture. Raises InputError where that is nothing."""
+    left, top, right, bottom = config.static_crop or (0, 0, 100, 100)
+    left, right = int(left / 100 * width), int(right / 100 * width)
+    top, bottom = int(top / 100 * height), int(bottom / 100 * height)
+    some = left < right and top < bottom
+    check(some, f"static_crop={config.static_crop} leaves nothing of a picture of {width}x{height} pixels")
+    return Placement(top, left, bottom - top, right - left)
+
+
+def place(height: int, width: int, config: PreprocessConfig) -> Placement:
+    """Where the used part of a picture comes to lie in the network input; see `ResizeMode`."""
+    input_height, input_width = config.size
+    if config.resize_mode == "stretch":
+        return Placement(0, 0, input_height, input_width)
+    scale = min(input_width / width, input_height / height)
+    if config.resize_mode == "center-crop" or (config.resize_mode == "pad" and scale >= 1):
+        h, w = height, width
+    else:
+        h, w = max(int(height * scale), 1), max(int(width * scale), 1)
+    if config.resize_mode == "pad":
+        return Placement(0, 0, h, w)
+    return Placement(int((input_height - h) / 2), int((input_width - w) / 2), h, w)
+
+
+def resize(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> tuple[np.ndarray, Placement]:
+    """(h, w, 3) uint8 or float32 as it comes into the network input, bilinear; and the place of the used part there."""
+    part = used_part(image.shape[0], image.shape[1], config)
+    used, spot = adjust(image[part.window], config, order), place(part.height, part.width, config)
+    if (part.height, part.width) != (spot.height, spot.width):
+        used = cv2.resize(used, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR)
+    return spot.cut(used, config.size), spot
+
+
+def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
+    picture, spot = resize(image, config, "rgb")
+    if picture.shape[:2] == config.size:
+        return picture
+    canvas = np.empty((*config.size, 3), image.dtype)
+    canvas[:] = np.round(config.padding)
+    canvas[spot.within(config.size).window] = picture
+    return canvas
+
+
+def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """(h, w) uint8 class ids to config.size, nearest neighbour, IGNORE around it."""
+    part = used_part(mask.shape[0], mask.shape[1], config)
+    spot = place(part.height, part.width, config)
+    sized = cv2.resize(mask[part.window], (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    fitted = spot.cut(sized, config.size)
+    if fitted.shape == config.size:
+        return fitted
+    canvas = np.full(config.size, IGNORE, mask.dtype)
+    canvas[spot.within(config.size).window] = fitted
+    return canvas

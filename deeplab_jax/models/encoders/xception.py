@@ -1,0 +1,193 @@
+"""Aligned Xception with dilation (arXiv:1802.02611, figure 4), as TensorFlow and as timm build it."""
+
+from collections.abc import Callable
+from functools import partial
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from deeplab_jax.model_config import XceptionConfig
+from deeplab_jax.models.dilation import replace_strides
+from deeplab_jax.models.encoders.resnet import Subsample
+from deeplab_jax.models.features import Channels, Features
+from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, kept, norm
+
+Triple = tuple[int, int, int]
+
+
+class SeparableNorm(nnx.Module):
+    """Separable convolution with BatchNorm, or BatchNorm and ReLU, after both of its parts."""
+
+    def __init__(self, cin: int, cout: int, *, stride: int, dilation: int, relu: bool, epsilon: float, rngs: nnx.Rngs):
+        between = "norm-relu" if relu else "norm"
+        self.conv = SeparableConv(
+            cin, cout, stride=stride, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs
+        )
+        self.norm = norm(cout, epsilon, rngs=rngs)
+        self.relu = relu
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        x = self.norm(self.conv(x))
+        return nnx.relu(x) if self.relu else x
+
+
+def three(conv: Callable[..., nnx.Module], cin: int, couts: Triple, stride: int, dilations: Triple) -> nnx.List:
+    """Convolutions one after the other, the last of which strides."""
+    (a, b, c), (i, j, k) = couts, dilations
+    return nnx.List(
+        [
+            conv(cin, a, stride=1, dilation=i),
+            conv(a, b, stride=1, dilation=j),
+            conv(b, c, stride=stride, dilation=k),
+        ]
+    )
+
+
+class Unit(nnx.Module):
+    """Three separable convolutions, each after a ReLU, beside a shortcut."""
+
+    def __init__(
+        self,
+        cin: int,
+        couts: Triple,
+        stride: int,
+        dilations: Triple,
+        epsilon: float,
+        *,
+        projects: bool,
+        rngs: nnx.Rngs,
+    ):
+        conv = partial(SeparableNorm, relu=False, epsilon=epsilon, rngs=rngs)
+        self.convs = three(conv, cin, couts, stride, dilations)
+        if projects:
+            self.shortcut = ConvNorm(cin, couts[-1], stride=stride, epsilon=epsilon, rngs=rngs)
+        else:
+            self.shortcut = Subsample(stride)
+
+    def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
+        """Input of the shortcut, and output of the second convolution."""
+        first, second, _ = self.convs
+        return x, second(nnx.relu(first(nnx.relu(x))))
+
+    def finish(self, x: Float[Array, "b h w cin"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 cout"]:
+        return self.convs[2](nnx.relu(y)) + self.shortcut(x)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return self.finish(*self.begin(x))
+
+
+class LastUnit(nnx.Module):
+    """Three separable convolutions with ReLU after all of their parts, and no shortcut."""
+
+    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+        conv = partial(SeparableNorm, relu=True, epsilon=epsilon, rngs=rngs)
+        self.convs = three(conv, cin, couts, 1, dilations)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+        for conv in self.convs:
+            x = conv(x)
+        return x
+
+
+class PreActivationUnit(nnx.Module):
+    """Three times BatchNorm, ReLU and a separable convolution; the shortcut begins after the first ReLU."""
+
+    def __init__(
+        self,
+        cin: int,
+        couts: Triple,
+        stride: int,
+        dilations: Triple,
+        epsilon: float,
+        *,
+        projects: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
+        conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
+        self.convs = three(conv, cin, couts, stride, dilations)
+        self.shortcut = Conv(cin, couts[-1], stride=stride, rngs=rngs) if projects else Subsample(stride)
+
+    def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
+        """Input of the shortcut, and output of the second convolution."""
+        x = nnx.relu(self.norms[0](x))
+        y = nnx.relu(self.norms[1](self.convs[0](x)))
+        return x, self.convs[1](y)
+
+    def finish(self, x: Float[Array, "b h w cin"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 cout"]:
+        return self.convs[2](nnx.relu(self.norms[2](y))) + self.shortcut(x)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return self.finish(*self.begin(x))
+
+
+class LastPreActivationUnit(nnx.Module):
+    """The same without a shortcut."""
+
+    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
+        conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
+        self.convs = three(conv, cin, couts, 1, dilations)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+        for normalise, conv in zip(self.norms, self.convs, strict=True):
+            x = conv(nnx.relu(normalise(x)))
+        return x
+
+
+class Stem(nnx.Module):
+    """Two 3x3 convolutions, the first of which strides."""
+
+    def __init__(self, config: XceptionConfig, *, rngs: nnx.Rngs):
+        first, second = config.stem
+        self.first = ConvNorm(config.in_channels, first, 3, stride=2, epsilon=config.epsilon, rngs=rngs)
+        self.second = Conv(first, second, 3, rngs=rngs)
+        self.norm = None if config.pre_activation else norm(second, config.epsilon, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 c"]:
+        x = self.second(nnx.relu(self.first(x)))
+        return nnx.relu(self.norm(x)) if self.norm else x
+
+
+class Xception(nnx.Module):
+    """Entry flow, middle flow and exit flow, in one list of units."""
+
+    def __init__(self, config: XceptionConfig, *, rngs: nnx.Rngs):
+        self.stem = Stem(config, rngs=rngs)
+        width = config.entry[-1][0]
+        flows = [(channels, channels, channels) for channels, _ in config.entry]
+        flows += [(width, width, width)] * config.middle
+        flows += config.exit
+        plain = [stride for _, stride in config.entry] + [1] * config.middle + [2, 1]
+        steps = replace_strides(plain, 2, config.output_stride, "after-strided-unit")
+        unit, last_unit = Unit, LastUnit
+        if config.pre_activation:
+            unit, last_unit = PreActivationUnit, LastPreActivationUnit
+
+        units, cin = [], config.stem[1]
+        for couts, step, stride in zip(flows[:-1], steps, plain, strict=False):
+            projects = cin != couts[-1] or (stride if config.keeps_projections else step.stride) > 1
+            dilations = (step.first, step.first, step.first)
+            units.append(unit(cin, couts, step.stride, dilations, config.epsilon, projects=projects, rngs=rngs))
+            cin = couts[-1]
+        i, j, k = config.multi_grid or (1, 1, 1)
+        dilation = steps[-1].first
+        dilations = (dilation * i, dilation * j, dilation * k)
+        units.append(last_unit(cin, flows[-1], dilations, config.epsilon, rngs=rngs))
+        self.units = nnx.List(units)
+        self.tap = [index for index, stride in enumerate(plain) if stride == 2][1]  # it would stride from 4 to 8
+        self.low_level = config.low_level
+        self.channels = Channels(flows[self.tap][1], width, flows[-1][-1])
+
+    def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
+        x = kept(self.stem(images))
+        *before, exit1, exit2 = self.units
+        for unit in before[: self.tap]:
+            x = kept(unit(x))
+        x, low_level = before[self.tap].begin(x)
+        x = kept(before[self.tap].finish(x, low_level))
+        if self.low_level == "after-relu":
+            low_level = nnx.relu(low_level)
+        for unit in before[self.tap + 1 :]:
+            x = kept(unit(x))
+        return Features(low_level, x, kept(exit2(kept(exit1(x)))))

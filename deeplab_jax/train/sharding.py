@@ -1,0 +1,102 @@
+"""The device mesh, and where everything lies on it. The one place that knows about shardings and processes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from deeplab_jax.config import Experiment
+from deeplab_jax.data.loader import Batch, Part
+from deeplab_jax.errors import InputError, first_line
+
+
+@dataclass(frozen=True)
+class Shardings:
+    state: NamedSharding  # a whole copy on every device
+    batch: NamedSharding  # pictures split over the axis `data`
+    rows: NamedSharding  # and the rows of each over the axis `space`
+
+
+def make_shardings(devices: Sequence[Any] | None = None, space: int = 1) -> Shardings:
+    """A mesh of the axes `data` and `space` over the given devices or all of them.
+
+    Args:
+        devices: by default all that there are, of all processes.
+        space: how many devices share one picture, each some of its rows. What a convolution needs of its neighbours'
+            rows is exchanged by XLA.
+
+    Raises:
+        InputError: where the devices cannot be grouped so.
+    """
+    devices = devices or jax.devices()
+    if len(devices) % space:
+        raise InputError(f"train.space={space} must divide the number of devices, {len(devices)}")
+    local = jax.local_device_count()
+    if jax.process_count() > 1 and space % local and local % space:
+        raise InputError(f"train.space={space} must divide the {local} devices of every process, or be a multiple")
+    mesh = Mesh(np.array(devices).reshape(-1, space), ("data", "space"))
+    return Shardings(*(NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",), ("data", "space"))))
+
+
+def check_fit(config: Experiment, shardings: Shardings) -> None:
+    """Raises InputError where a batch or a crop cannot be split over the mesh."""
+    groups, space = shardings.batch.mesh.shape.values()
+    batch_size, height = config.train.batch_size, config.augment.crop[0]
+    if batch_size % groups:
+        fitting = max(batch_size // groups, 1) * groups
+        what = f"{groups} groups of {space} devices" if space > 1 else f"{groups} devices"
+        raise InputError(f"batch_size={batch_size} must be a multiple of {what}; try {fitting}")
+    if height % space:
+        raise InputError(
+            f"augment.crop={config.augment.crop} must have a multiple of train.space={space} rows; try "
+            f"{height // space * space}"
+        )
+
+
+def part_of_batch(shardings: Shardings) -> Part:
+    """What this process reads of every batch: the pictures of its devices, which it may share with other processes."""
+    groups = np.asarray(shardings.batch.mesh.devices)
+    mine = [n for n, group in enumerate(groups) if jax.process_index() in {device.process_index for device in group}]
+    return Part(mine[0] // len(mine), len(groups) // len(mine))
+
+
+def put(batch: Batch, shardings: Shardings) -> dict[str, Any]:
+    """This process's part of a batch, on its devices."""
+    return {name: jax.make_array_from_process_local_data(shardings.batch, array) for name, array in batch.items()}
+
+
+def join_processes() -> None:
+    """Makes this one of several processes that train together. Call it before anything else of JAX's.
+
+    Raises:
+        InputError: where neither the cluster nor the environment says how many there are, or they are not found.
+    """
+    names = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+    try:
+        count, number = (int(os.environ[name]) if name in os.environ else None for name in names)
+        jax.distributed.initialize(os.environ.get("JAX_COORDINATOR_ADDRESS"), count, number)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--distributed: {first_line(error)}; start it under SLURM or on Cloud TPU, or set "
+            f"JAX_COORDINATOR_ADDRESS, {' and '.join(names)}"
+        ) from None
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def largest_of_all(value: int) -> int:
+    """Of the values that all processes give, at the same step."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(value)))) if jax.process_count() > 1 else value

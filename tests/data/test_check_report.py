@@ -1,0 +1,302 @@
+"""`deeplab data check` on broken copies of a good data set, and what it counts."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_jax.classes import default_palette
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.check.report import check
+from deeplab_jax.data.formats import open_dataset
+from deeplab_jax.data.statistics import balancing_weights, count
+
+
+def no_progress(split, done, total):
+    pass
+
+
+def run(root, format="folder", **splits):
+    return check(root, format, 2, no_progress, **splits)
+
+
+def sentences(report):
+    said = [*report.all_faults, *report.warnings]
+    assert all("\n" not in line for line in said)
+    return said
+
+
+def test_counts_are_those_of_the_masks(shapes_folder):
+    report = run(shapes_folder)
+    assert report.all_faults == []
+    for checked, images in zip(report.splits, (12, 5), strict=True):
+        masks = [np.array(Image.open(path)) for path in (shapes_folder / "masks" / checked.split).iterdir()]
+        found = checked.statistics
+        assert (found.images, found.sizes) == (images, {(48, 48): images})
+        assert found.void == sum((mask == IGNORE).sum() for mask in masks)
+        for id in range(5):
+            having = [mask for mask in masks if (mask == id).any()]
+            assert found.pixels[id] == sum((mask == id).sum() for mask in masks)
+            assert found.occurrences[id] == len(having)
+            assert found.around[id] == sum((mask != IGNORE).sum() for mask in having)
+
+
+def test_balancing_weights_are_median_over_frequency(shapes_folder):
+    found = count(open_dataset(shapes_folder, "folder", "train"), threads=2)
+    frequency = found.pixels / found.around
+    np.testing.assert_allclose(balancing_weights(found), np.median(frequency) / frequency)
+    found.pixels[2] = 0
+    assert balancing_weights(found)[2] == 0
+
+
+def change_masks(root, change):
+    for path in (root / "masks").rglob("*.png"):
+        change(np.array(Image.open(path))).save(path)
+
+
+def as_picture(values):
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def name_classes(root, *names):
+    (root / "classes.txt").write_text("\n".join(names))
+
+
+def one_based(root):
+    change_masks(root, lambda ids: as_picture(np.where(ids == IGNORE, ids, ids + 1)))
+
+
+def one_based_without_the_last(root):
+    one_based(root)
+    name_classes(root, "background", "disc", "bar", "polygon", "ring", "never")
+
+
+def one_class_unnamed(root):
+    name_classes(root, "background", "disc", "bar", "polygon")
+
+
+def no_mask_usable(root):
+    one_class_unnamed(root)
+    change_masks(root, lambda ids: as_picture(np.concatenate([ids[1:], np.full_like(ids[:1], 4)])))
+
+
+def binary(root):
+    change_masks(root, lambda ids: as_picture(np.where(ids > 0, 255, 0)))
+
+
+def nearly_binary(root):
+    binary(root)
+    for path in (root / "masks/train/0.png", root / "masks/val/0.png"):
+        ids = np.array(Image.open(path))
+        ids[0, 0] = 1
+        as_picture(ids).save(path)
+
+
+def all_void(root):
+    change_masks(root, lambda ids: as_picture(np.full_like(ids, IGNORE)))
+
+
+def in_palette(ids, order=(0, 1, 2, 3, 4)):
+    """The colours of the same classes, under ids in another order."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(order)] = default_palette(len(order))
+    picture = Image.fromarray(np.array([*order, *range(len(order), 256)], np.uint8)[ids], "P")
+    picture.putpalette(palette.ravel().tolist())
+    return picture
+
+
+def two_palettes(root):
+    change_masks(root, in_palette)
+    path = root / "masks/train/7.png"
+    in_palette(np.array(Image.open(path)), (1, 0, 2, 3, 4)).save(path)
+
+
+def turned(root):
+    tag = Image.Exif()
+    tag[0x0112] = 3
+    with Image.open(root / "images/val/3.png") as picture:
+        picture.save(root / "images/val/3.png", exif=tag)
+    with Image.open(root / "images/val/4.png") as picture:
+        picture.save(root / "images/val/4.jpg", exif=tag)
+    (root / "images/val/4.png").unlink()
+
+
+def repeated(root):
+    for name in ("again", "once more"):
+        shutil.copy(root / "images/train/3.png", root / f"images/train/{name}.png")
+        shutil.copy(root / "masks/train/3.png", root / f"masks/train/{name}.png")
+
+
+def repeated_with_another_mask(root):
+    shutil.copy(root / "images/train/3.png", root / "images/train/again.png")
+    shutil.copy(root / "masks/train/4.png", root / "masks/train/again.png")
+
+
+def grey_levels_of_colours(root):
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    change_masks(root, lambda ids: Image.fromarray(colours[ids]).convert("L"))
+
+
+def smoothed(root):
+    change_masks(root, lambda ids: as_picture(20 * ids).resize((24, 24), Image.Resampling.BILINEAR).resize((48, 48)))
+
+
+def colours(root):
+    change_masks(root, lambda ids: as_picture(ids).convert("RGB"))
+
+
+def other_size(root):
+    Image.open(root / "masks/val/1.png").resize((20, 48), 0).save(root / "masks/val/1.png")
+
+
+def jpeg_masks(root):
+    for path in (root / "masks/val").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+
+
+def leaked(root):
+    for kind in ("images", "masks"):
+        shutil.copy(root / kind / "train/3.png", root / kind / "val/again.png")
+
+
+def mostly_void(root):
+    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) < 40, IGNORE, ids)))
+
+
+def mostly_background(root):
+    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) < 47, 0, ids)))
+
+
+FAULTS = {
+    "ids from 1": (one_based, r"background is nowhere and one value is too large: ids seem to begin with 1, not 0"),
+    "ids from 1, but not the last": (
+        one_based_without_the_last,
+        r"^background is nowhere, but others are: ids seem to begin with 1, not 0",
+    ),
+    "0 for other": (one_class_unnamed, r"one value more than classes: name a class for 4, or, where 0 is no class"),
+    "0 for other everywhere": (no_mask_usable, r"one value more than classes: name a class for 4"),
+    "0 and 255": (binary, r"train: masks hold 0, 255 and hardly anything else, and 255 is void"),
+    "0 and 255 but for a pixel": (nearly_binary, r"train: masks hold 0, 255 and hardly anything else"),
+    "one class": (binary, r"train: background is all that is labelled, so nothing can be learnt"),
+    "void alone": (all_void, r"train: every pixel is void, so nothing can be learnt"),
+    "two palettes": (
+        two_palettes,
+        r"value 0 is \(0, 0, 0\) in the palette of .*train/0.png, but \(128, 0, 0\) in .*train/7.png, and other values",
+    ),
+    "EXIF": (turned, r"val: an EXIF tag turns 2 images upright, such as .*images/val/3.png, but masks are not"),
+    "a picture thrice": (repeated, r"train: 1 pictures are there more than once: .*train/3.png and .*train/again.png"),
+    "a picture with two masks": (repeated_with_another_mask, r"more than once, 1 of them with different masks: "),
+    "colours as grey levels": (grey_levels_of_colours, r"so many values look like colours as grey levels"),
+    "smoothed": (smoothed, r"so many values look like .* masks that were smoothed"),
+    "colours": (colours, r"masks/train/0.png is a RGB picture; .*its colours must be in a colour table"),
+    "another size": (other_size, r"masks/val/1.png is 20x48 but its image .*images/val/1.png is 48x48"),
+    "missing mask": (lambda root: (root / "masks/val/2.png").unlink(), r"images/val/2.png has no mask"),
+    "missing image": (lambda root: (root / "images/val/2.png").unlink(), r"masks/val/2.png is a mask without an image"),
+    "damaged image": (lambda root: (root / "images/val/2.png").write_bytes(b"no"), r"val/2.png cannot be read"),
+    "JPEG masks": (
+        jpeg_masks,
+        r"images/val/0.png has no mask: .*0.png is missing, but there is 0.jpg; save masks as PNG",
+    ),
+    "no validation split": (
+        lambda root: shutil.rmtree(root / "images/val"),
+        r"no val split: .*images/val does not exist",
+    ),
+    "one picture in two splits": (leaked, r"1 pictures are in train and in val, such as .*train/3.png"),
+    "mostly void": (mostly_void, r"8\d % of all pixels are void"),
+    "mostly background": (
+        mostly_background,
+        r"99.\d % of labelled pixels are background; see the suggested class weights",
+    ),
+    "unused class": (
+        lambda root: name_classes(root, "background", "disc", "bar", "polygon", "ring", "never"),
+        r"never seen: never",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_named(broken, fault):
+    spoil, message = FAULTS[fault]
+    assert not any(re.search(message, line) for line in sentences(run(broken)))
+    spoil(broken)
+    said = sentences(run(broken))
+    assert any(re.search(message, line) for line in said), said
+
+
+def two_colours(mode, palette=None):
+    """Shapes and background in a mode of Pillow's that shows two colours, where ids 0 and 1 are not what they hold."""
+
+    def change(ids):
+        picture = as_picture(np.where(np.isin(ids, (0, IGNORE)), 0, 255))
+        if palette:
+            picture = Image.fromarray(np.array(picture), "P")
+            picture.putpalette([channel for colour in palette for channel in colour])
+        return picture if palette else picture.convert(mode)
+
+    return change
+
+
+WHITE_ON_RED = [(200, 0, 0), *[(0, 0, 0)] * 254, (250, 250, 250)]
+TWO_COLOURS = {
+    "grey": (two_colours("L"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGB": (two_colours("RGB"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGBA": (two_colours("RGBA"), "`background 0 0 0` and `cell 255 255 255`"),
+    "a palette": (two_colours("P", default_palette(256)), "`background 0 0 0` and `cell 224 224 192`"),
+    "its colours": (two_colours("P", WHITE_ON_RED), "`background 200 0 0` and `cell 250 250 250`"),
+    "another value": (lambda ids: as_picture(ids % 2 * 200), "`background 0 0 0` and `cell 200 200 200`"),
+}
+
+
+@pytest.mark.parametrize("names", [("background", "cell"), ("cell",), ("cell", "background")])
+@pytest.mark.parametrize("case", TWO_COLOURS)
+def test_two_colours_become_two_classes_by_what_the_hint_says(broken, case, names):
+    change, lines = TWO_COLOURS[case]
+    foreground = [np.array(Image.open(path)) for path in sorted((broken / "masks/train").iterdir())]
+    foreground = [np.isin(ids, (1, 3, IGNORE) if case == "another value" else (1, 2, 3, 4)) for ids in foreground]
+    change_masks(broken, change)
+    name_classes(broken, *names)
+    (hint,) = [line for line in run(broken).warnings if "just two colours" in line]
+    assert hint.endswith(f"; where they are background and cell, let the lines of classes.txt be {lines}")
+    name_classes(broken, *re.findall("`(.*?)`", hint))
+    assert sentences(run(broken)) == []
+    dataset = open_dataset(broken, "folder", "train")
+    assert dataset.classes.names == ("background", "cell")
+    for sample, path, expected in zip(dataset, sorted((broken / "masks/train").iterdir()), foreground, strict=True):
+        np.testing.assert_array_equal(sample.mask, expected, str(path))
+
+
+def test_ids_of_two_classes_need_no_hint(broken):
+    for change in (lambda ids: as_picture(ids % 2), lambda ids: as_picture(ids % 2 * 255).convert("1")):
+        change_masks(broken, change)
+        name_classes(broken, "background", "cell")
+        assert sentences(run(broken)) == []
+    (broken / "images/train/3.png").write_bytes(b"no")
+    assert len(sentences(run(broken))) == 1
+
+
+def stray_value(root):
+    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) == 0, 200, ids)))
+
+
+def background_in_train_alone(root):
+    for path in (root / "masks/val").iterdir():
+        as_picture(np.maximum(np.array(Image.open(path)), 1)).save(path)
+
+
+NO_HINTS = {
+    "one class is not named": (one_class_unnamed, "begin with 1"),
+    "and every mask holds it": (no_mask_usable, "begin with 1"),
+    "one split lacks the first class": (background_in_train_alone, "begin with 1"),
+    "a stray value": (stray_value, "so many values"),
+    "one palette": (lambda root: change_masks(root, in_palette), "palette"),
+}
+
+
+@pytest.mark.parametrize("case", NO_HINTS)
+def test_hints_are_not_given_wrongly(broken, case):
+    spoil, message = NO_HINTS[case]
+    spoil(broken)
+    assert not [line for line in sentences(run(broken)) if message in line]

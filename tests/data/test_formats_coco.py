@@ -1,0 +1,335 @@
+"""COCO's instance annotations, against COCO's own tools."""
+
+import json
+import pickle
+import shutil
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_jax.config import IGNORE
+from deeplab_jax.data.dataset import check_files
+from deeplab_jax.data.formats import coco
+from deeplab_jax.data.instances import Polygons, decode_counts, read_segmentation
+from deeplab_jax.errors import InputError
+from helpers.annotation_files import sample
+
+tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed: pip install 'deeplab_jax[coco]'")
+COCO = pytest.importorskip("pycocotools.coco").COCO
+
+# From `decode` of pycocotools under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+FACADE = (
+    "balcony-fence car facade fence non-building-infrastructure shop street traffic-infrastructure vegetation window"
+)
+
+
+def drawn_by_coco(path, name: str, names: tuple[str, ...]) -> np.ndarray:
+    """Class ids from COCO's own reader. The file's `area` is no guide: Roboflow writes that of the box."""
+    reader = COCO(path)
+    (image,) = [image for image in reader.imgs.values() if image["file_name"] == name]
+    annotations = reader.loadAnns(reader.getAnnIds(imgIds=[image["id"]]))
+    ids = np.zeros((image["height"], image["width"]), np.uint8)
+    masks = [reader.annToMask(annotation) == 1 for annotation in annotations]
+    order = sorted(range(len(masks)), key=lambda i: (not annotations[i]["iscrowd"], -masks[i].sum()))
+    for annotation, mask in ((annotations[i], masks[i]) for i in order):
+        (category,) = reader.loadCats([annotation["category_id"]])
+        label = IGNORE if annotation["iscrowd"] else names.index(category["name"])
+        ids[mask] = label
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("split", "folder", "count"), [("train", "train", 15), ("val", "valid", 9), ("test", "test", 7)]
+)
+def test_roboflow_export(split, folder, count):
+    root = sample("roboflow_facade_sample")
+    dataset = coco.open(root, split)
+    check_files(dataset)
+    assert dataset.classes.names == ("background", *FACADE.split())
+    assert len(dataset) == count
+    for i in range(count):
+        picture = dataset[i]
+        path = root / folder / "_annotations.coco.json"
+        np.testing.assert_array_equal(picture.mask, drawn_by_coco(path, picture.name, dataset.classes.names))
+
+
+def test_one_file_for_all_splits():
+    root = sample("coco_tony607_nuts")
+    splits = {split: coco.open(root, split) for split in ("train", "val", "test")}
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 16, "val": 1, "test": 1}
+    assert len({example.image for dataset in splits.values() for example in dataset.examples}) == 18
+    for dataset in splits.values():
+        check_files(dataset)
+        assert dataset.classes.names == ("background", "date", "fig", "hazelnut")
+        for i in range(len(dataset)):
+            expected = drawn_by_coco(root / "trainval.json", dataset[i].name, dataset.classes.names)
+            np.testing.assert_array_equal(dataset[i].mask, expected)
+
+
+def test_crowds_and_compressed_codes_of_coco(tmp_path):
+    """The panoptic sample as instances: 47 things and stuff, 3 crowds, 133 categories."""
+    source = sample("coco_panoptic", "sample_data")
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    path.parent.mkdir()
+    shutil.copy(source / "panoptic_coco_detection_format.json", path)
+    shutil.copytree(source / "input_images", tmp_path / "val2017")
+    dataset = coco.open(tmp_path, "val")
+    check_files(dataset)
+    assert len(dataset.classes) == 134
+    for i in range(2):
+        expected = drawn_by_coco(path, dataset[i].name, dataset.classes.names)
+        assert (expected == IGNORE).any()
+        np.testing.assert_array_equal(dataset[i].mask, expected)
+
+
+def test_uncompressed_codes_and_boxes():
+    root = sample("datumaro_assets", "assets", "coco_dataset", "coco_instances")
+    dataset = coco.open(root, "val")
+    expected = np.zeros((10, 5), np.uint8)
+    expected[:, :2] = IGNORE  # a crowd of the first 20 pixels, counted down the columns
+    expected[:2, 0] = 1
+    assert dataset.classes.names == ("background", "a", "b", "c")
+    np.testing.assert_array_equal(dataset[0].mask, expected)
+    with pytest.raises(InputError, match=r"instances_train.json: no annotation has a segmentation; boxes are not"):
+        coco.open(root, "train")
+    with pytest.raises(InputError, match=r"instances_test.json is missing; there is instances_train.json, instances_"):
+        coco.open(root, "test")
+
+
+def test_boxes_of_a_roboflow_export():
+    root = sample("datumaro_assets", "assets", "roboflow_dataset", "coco")
+    for split in ("train", "val"):
+        with pytest.raises(InputError, match=rf"{split}/_annotations.coco.json: no annotation has a segmentation"):
+            coco.open(root, split)
+    with pytest.raises(InputError, match=r"test/_annotations.coco.json is missing; .* has the splits train, val"):
+        coco.open(root, "test")
+
+
+def document(count: int = 1) -> dict:
+    """Pictures of 6x4 with a square of 'cat' at the left, and a smaller one of 'dog' on it."""
+    large, small = [0, 0, 4, 0, 4, 4, 0, 4], [1, 1, 3, 1, 3, 3, 1, 3]
+    annotations = [
+        {"id": 2 * i + j, "image_id": i, "category_id": (3, 7)[j], "segmentation": [outline], "iscrowd": 0}
+        for i in range(count)
+        for j, outline in enumerate((small, large))
+    ]
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 4, "width": 6} for i in range(count)],
+        "categories": [{"id": 7, "name": "cat", "supercategory": "animal"}, {"id": 3, "name": "dog"}],
+        "annotations": annotations,
+    }
+
+
+MASK = np.array([[2, 2, 2, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 2, 2, 2, 0, 0]], np.uint8)
+
+
+def write(root, said: Any, path: str = "annotations/instances_val.json", pictures: str = "val", count: int = 1):
+    (root / path).parent.mkdir(exist_ok=True, parents=True)
+    (root / path).write_text(json.dumps(said))
+    (root / pictures).mkdir(exist_ok=True, parents=True)
+    for i in range(count):
+        Image.new("RGB", (6, 4)).save(root / pictures / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "pictures", "split"),
+    [
+        ("annotations/instances_val2017.json", "val2017", "val"),
+        ("annotations/instances_val2017.json", "val2017", "val2017"),
+        ("annotations/instances_val2017.json", "val", "val"),
+        ("annotations/instances_val.json", "images/val2014", "val"),
+        ("annotations/instances_valid.json", "images/valid", "val"),
+        ("annotations/instances_validation.json", "images", "val"),
+        ("annotations/instances_training.json", "images/train", "train"),
+        ("valid/_annotations.coco.json", "valid", "val"),
+        ("test/_annotations.coco.json", "test", "test"),
+        ("_annotations.coco.json", ".", None),
+        ("labels.json", "images", None),
+    ],
+)
+def test_places(tmp_path, path, pictures, split):
+    write(tmp_path, document(5), path, pictures, count=5)
+    (tmp_path / "val_notes").mkdir()
+    (tmp_path / "train2000").mkdir()
+    for name in [split] if split else ["train", "val", "test"]:
+        dataset = coco.open(tmp_path, name)
+        check_files(dataset)
+        assert len(dataset) == (5 if split else {"train": 3, "val": 1, "test": 1}[name])
+        assert dataset.classes.names == ("background", "dog", "cat")
+        again = pickle.loads(pickle.dumps(dataset))
+        np.testing.assert_array_equal(again[0].mask, MASK)
+
+
+def test_places_that_are_missing_or_several(tmp_path):
+    def refused(message, split="val"):
+        with pytest.raises(InputError, match=message) as error:
+            check_files(coco.open(tmp_path, split))
+        assert "\n" not in str(error.value)
+
+    refused(r"holds no COCO annotations: neither annotations/instances_val.json nor val/_annotations.coco.json nor a")
+    write(tmp_path, document(), "a.json")
+    write(tmp_path, document(), "b.json")
+    refused(r"holds more than one JSON file: a.json, b.json; keep the one")
+    write(tmp_path, document(), "train/_annotations.coco.json", "train")
+    refused(r"val/_annotations.coco.json is missing; .* has the splits train")
+    write(tmp_path, document(), "annotations/instances_val2014.json", "nowhere")
+    refused(r"annotations/instances_train.json is missing; there is instances_val2014.json", "train")
+    (tmp_path / "val/0.png").unlink()
+    refused(r"/val2014/0.png is missing, but .*/annotations/instances_val2014.json is there or names it")
+    write(tmp_path, document(), "annotations/instances_val2017.json")
+    refused(r"more than one file of the split 'val': instances_val2014.json, instances_val2017.json; keep one")
+    write(tmp_path, document(), "annotations/instances_val.json")
+    np.testing.assert_array_equal(coco.open(tmp_path, "val")[0].mask, MASK)
+
+
+def test_smaller_ones_lie_on_top_and_crowds_below(tmp_path):
+    said = document()
+    said["annotations"] += [
+        # A crowd over rows 0 and 1, though it is the smallest; a second part of the cat; a box, a line: nothing.
+        {"image_id": 0, "category_id": 3, "segmentation": {"size": [4, 6], "counts": [0, 1] + [3, 1] * 5 + [3]}},
+        {"image_id": 0, "category_id": 3, "segmentation": [], "bbox": [0, 0, 6, 4]},
+        {"image_id": 0, "category_id": 3, "segmentation": [[0, 0, 6, 4], []]},
+        {"image_id": 0, "category_id": 3},
+    ]
+    said["annotations"][2]["iscrowd"] = 1
+    said["annotations"][1]["segmentation"].append([5, 3, 6, 3, 6, 4, 5, 4])
+    expected = MASK.copy()
+    expected[0, 4:] = IGNORE
+    expected[3, 5] = 2
+    dataset = coco.open(write(tmp_path, said), "val")
+    np.testing.assert_array_equal(dataset[0].mask, expected)
+    assert dataset.notes == ["3 annotations have no outline and stay background, such as 0.png"]
+
+
+NONE = "annotations have no outline and stay background"
+SHARES = "outlines lie between 0 and 1, which is read as pixels and not as shares of the picture"
+NOTHING = "outlines are flat or lie outside of their picture"
+
+
+@pytest.mark.parametrize(
+    ("value", "note"),
+    [
+        ([], NONE),
+        ([[1, 2, 3, 4]], NONE),
+        ([[0, 0, 0.6, 0, 0.6, 1, 0, 1]], SHARES),
+        ([[2, 1, 2, 1, 2, 1]], NOTHING),
+        ([[1, 2, 5, 2, 3, 2]], NOTHING),
+        ([[6, 1, 9, 1, 9, 3]], NOTHING),
+        ([[1, -1, 5, -1, 5, -2]], NOTHING),
+        ({"size": [4, 6], "counts": [24]}, NOTHING),
+        ([[6, 1, 9, 1, 9, 3], [5, 1, 7, 1, 7, 5]], None),
+        ([[-3, -3, 0.5, -3, 0.5, 0.5]], None),
+    ],
+)
+def test_outlines_that_look_wrong_are_noted(tmp_path, value, note):
+    said = document(2)
+    said["annotations"][2]["segmentation"] = said["annotations"][3]["segmentation"] = value
+    assert coco.open(write(tmp_path, said, count=2), "val").notes == ([f"2 {note}, such as 1.png"] if note else [])
+    said["annotations"][2]["iscrowd"] = said["annotations"][3]["iscrowd"] = 1
+    assert coco.open(write(tmp_path, said), "val").notes == []
+
+
+def test_pictures_that_are_not_listed_are_noted(tmp_path):
+    write(tmp_path, document(), count=3)
+    (tmp_path / "val/._0.png").write_text("a resource fork")
+    assert coco.open(tmp_path, "val").notes == ["2 pictures are not in instances_val.json, such as 1.png"]
+    (tmp_path / "val").rename(tmp_path / "images")  # which other splits may have too
+    assert coco.open(tmp_path, "val").notes == []
+
+
+def test_a_split_without_any_thing(tmp_path):
+    """All background, if other splits tell that there are things."""
+    empty = {**document(), "annotations": []}
+    write(write(tmp_path, document(), "train/_annotations.coco.json", "train"), empty, "val/_annotations.coco.json")
+    assert not coco.open(tmp_path, "val")[0].mask.any()
+    boxes = document()
+    for annotation in boxes["annotations"]:
+        annotation["segmentation"] = []
+    write(tmp_path, boxes, "val/_annotations.coco.json")
+    with pytest.raises(
+        InputError, match=r"val/_annotations.coco.json: no annotation has a segmentation; boxes are not"
+    ):
+        coco.open(tmp_path, "val")
+
+
+def test_folders_that_only_begin_like_a_split(tmp_path):
+    write(tmp_path, document(), pictures="images")
+    for name in ("val_masks", "values", "val2017_old"):
+        write(tmp_path, document(), pictures=name)
+    assert coco.open(tmp_path, "val").examples[0].image == tmp_path / "images/0.png"
+    for name in ("val_1", "val2017"):
+        write(tmp_path, document(), pictures=name)
+        assert coco.open(tmp_path, "val").examples[0].image == tmp_path / name / "0.png"
+
+
+def test_outlines_are_filled_as_coco_fills_them():
+    rng = np.random.default_rng(0)
+    size = (40, 60)
+    for i in range(300):
+        centre, spread = rng.uniform(-20, 80, 2), rng.choice([1.0, 5.0, 40.0])
+        corners = (centre + rng.normal(0, spread, (rng.integers(3, 9), 2))).ravel()
+        corners = np.round(corners, int(rng.integers(0, 4)))  # tenths are on the border of what is rounded
+        shape = read_segmentation([corners.tolist()], size, "here")
+        assert isinstance(shape, Polygons)
+        ids = np.zeros(size, np.uint8)
+        for place, inside in shape.pieces(size):
+            ids[place] = inside
+        expected = tools.decode(tools.frPyObjects([corners.tolist()], *size))[..., 0]
+        np.testing.assert_array_equal(ids, expected, err_msg=str(i))
+
+
+def test_codes_are_read_as_coco_reads_them():
+    rng = np.random.default_rng(0)
+    for size in [(1, 1), (7, 5), (300, 400), (2000, 1500)]:
+        for share in (0, 0.001, 0.5, 1):
+            mask = np.asfortranarray(rng.random(size) < share).astype(np.uint8, order="F")
+            text = tools.encode(mask)["counts"].decode()
+            counts = decode_counts(text, "here").tolist()
+            for form in (text, counts):
+                shape = read_segmentation({"size": list(size), "counts": form}, size, "here")
+                assert shape is not None
+                ((place, inside),) = shape.pieces(size)
+                np.testing.assert_array_equal(inside[place], mask)
+                assert shape.area == mask.sum()
+
+
+def test_a_category_that_only_groups_others_is_no_class(tmp_path):
+    """All splits have the same classes, though one alone may not tell."""
+    said = document()
+    said["categories"].append({"id": 0, "name": "animal", "supercategory": "none"})
+    for folder in ("train", "valid"):
+        write(tmp_path, said, f"{folder}/_annotations.coco.json", folder)
+    assert coco.open(tmp_path, "val").classes.names == ("background", "dog", "cat")
+    np.testing.assert_array_equal(coco.open(tmp_path, "val")[0].mask, MASK)
+
+    said["annotations"][0]["category_id"] = 0
+    write(tmp_path, said, "train/_annotations.coco.json", "train")
+    for split in ("train", "val"):
+        assert coco.open(tmp_path, split).classes.names == ("background", "animal", "dog", "cat")
+    np.testing.assert_array_equal(coco.open(tmp_path, "train")[0].mask, MASK + (MASK == 2))
+
+
+def test_a_category_called_background(tmp_path):
+    said = document()
+    said["categories"][1]["name"] = "BackGround"
+    dataset = coco.open(write(tmp_path, said), "val")
+    assert dataset.classes.names == ("background", "cat")
+    np.testing.assert_array_equal(dataset[0].mask, np.where(MASK == 2, 1, 0))
+
+
+def test_without_pycocotools(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    write(tmp_path, said := document())
+    with pytest.raises(InputError, match=r"need one more package: pip install 'deeplab_jax\[coco\]'"):
+        coco.open(tmp_path, "val")
+    for annotation in said["annotations"]:
+        annotation["segmentation"] = {"size": [4, 6], "counts": [8, 16]}
+    said["annotations"].append({**said["annotations"][0], "segmentation": []})
+    write(tmp_path, said)
+    assert (coco.open(tmp_path, "val")[0].mask[:, 2:] > 0).all()

@@ -31,7 +31,7 @@ class Options:
     atrous_rates: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None  # height and width of the network input
     multi_grid: tuple[int, ...] | None = None
-    mean: tuple[float, float, float] | None = None  # RGB of pictures in 0..1, that the model was trained with
+    mean: tuple[float, float, float] | None = None  # RGB of images in 0..1, that the model was trained with
     std: tuple[float, float, float] | None = None
     architecture: str | None = None  # to put an ImageNet encoder into
     classes: int | None = None  # likewise
@@ -90,7 +90,7 @@ def defaults_taken(**known: Any) -> list[str]:
 
 def from_smp(path: Path, options: Options) -> Converted:
     read, report = read_torch_weights("smp", path), Report()
-    weights = smp.modernise(read.tensors)
+    weights = smp.modernize(read.tensors)
     smp_settings.check_config(read.config, smp.is_plus(weights))
     given = options.encoder, options.output_stride, options.atrous_rates
     config = smp_settings.model_config(weights, read.settings, *given, report)
@@ -182,7 +182,7 @@ def convert(source: str, path: Path, options: Options) -> Converted:
         if name in FIXED[source] and value is not None:
             raise InputError(f"{option} cannot be chosen for {source} weights; leave it out")
         if name in ("mean", "std") and value is not None and not all(0 <= channel <= 1 for channel in value):
-            raise InputError(f"{option} is for pictures of 0 to 1, so must be 0 to 1; divide the numbers by 255")
+            raise InputError(f"{option} is for images of 0 to 1, so must be 0 to 1; divide the numbers by 255")
         if value == ():
             raise InputError(f"{option} needs at least one value; leave it out for what is recorded or usual")
     try:
@@ -192,7 +192,7 @@ def convert(source: str, path: Path, options: Options) -> Converted:
     channels = converted.model.config.encoder.in_channels
     if channels != 3:
         raise InputError(
-            f"{path} is a model of {channels} channels, but a package takes RGB pictures; the converters' Python "
+            f"{path} is a model of {channels} channels, but a package takes RGB images; the converters' Python "
             "functions load it (README, Port weights)"
         )
     return converted
@@ -201,7 +201,7 @@ def convert(source: str, path: Path, options: Options) -> Converted:
 def torch_preprocessing(
     config: ModelConfig, options: Options, size: tuple[int, int], settings: Collection[Setting], report: Report
 ) -> tuple[PreprocessConfig, Normalization | None]:
-    """How pictures become network input: by the options, else as recorded, else as usual; and what was recorded."""
+    """How images become network input: by the options, else as recorded, else as usual; and what was recorded."""
     usual = PreprocessConfig(options.size or size)
     if isinstance(config.encoder, XceptionConfig):
         usual = replace(usual, mean=INCEPTION, std=INCEPTION)
@@ -215,7 +215,7 @@ def torch_preprocessing(
 
 
 def left_aside(read: Weights, used: Normalization | None) -> list[str]:
-    """What is in the file and was taken neither as weights nor as normalisation."""
+    """What is in the file and was taken neither as weights nor as normalization."""
     prefix = f"{read.key}." if read.key else ""
     taken = [".".join(setting.path) for setting in used.settings] if used else []
     return [

@@ -1,4 +1,4 @@
-"""How pictures were normalised, where a file records it: buffers of a model, arguments, settings of a transform."""
+"""How images were normalized, where a file records it: buffers of a model, arguments, settings of a transform."""
 
 import re
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from converters.recorded import Report, Setting, integer, show, triple
 from deeplab_jax.errors import check
 
 Triple = tuple[float, float, float]
-# What the keys around mean and deviation of pictures are called; around those of something else they seldom are.
+# What the keys around mean and deviation of images are called; around those of something else they seldom are.
 PLACE = re.compile(
     r"norm|pixel|ima?ge?|rgb|bgr|trans|tfm|prep|^pre$|aug|input|channel|data|stand|scal|state|model|net|modul|encoder|"
     r"backbone|arg|conf|cfg|option|opt$|param|hp|hyper|setting|meta|^stat(istic)?s$"
@@ -19,10 +19,10 @@ PLACE = re.compile(
 
 @dataclass(frozen=True)
 class Normalization:
-    mean: Triple  # of pictures in 0..1
+    mean: Triple  # of images in 0..1
     std: Triple
     bgr: bool  # the channels are blue, green and red
-    factor: float  # that brought what is recorded to pictures of 0 to 1
+    factor: float  # that brought what is recorded to images of 0 to 1
     settings: tuple[Setting, Setting]  # where the two stand
 
     def agrees(self, other: "Normalization") -> bool:
@@ -59,13 +59,13 @@ def recorded_normalization(
     found: list[Normalization] = []
     for pair in _pairs(settings):
         read = _read(pair, settings) if len(pair) == 2 else None
-        of_pictures = all(map(_is_of_pictures, pair.values()))
-        if read is not None and of_pictures:
+        of_images = all(map(_is_of_images, pair.values()))
+        if read is not None and of_images:
             found.append(read)
         else:
             kind = "which nothing there calls a" if read else "which is not a"
             says = f"{' and '.join(setting.says for setting in pair.values())}, {kind} pair of mean and std"
-            report.notes.append(f"not used: {says} for three channels{' of pictures' if read else ''}")
+            report.notes.append(f"not used: {says} for three channels{' of images' if read else ''}")
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
     options = " and ".join(f"--{name}" for name in given)
     for each in found:
@@ -96,7 +96,7 @@ def _pairs(settings: Collection[Setting]) -> list[dict[str, Setting]]:
     return list(pairs.values())
 
 
-def _is_of_pictures(setting: Setting) -> bool:
+def _is_of_images(setting: Setting) -> bool:
     outer = [part for part in setting.path[:-1] if not part.isdigit()]
     return not outer or any(PLACE.search(part.lower()) for part in (*outer, setting.path[-1]))
 
@@ -106,7 +106,7 @@ def _near(one: Triple, other: Triple) -> bool:
 
 
 def _read(pair: dict[str, Setting], settings: Collection[Setting]) -> Normalization | None:
-    """None unless they can be the mean and deviation of pictures."""
+    """None unless they can be the mean and deviation of images."""
     mean, std = triple(pair["mean"].value), triple(pair["std"].value)
     beside = {s.name: s.value for s in settings if (s.file, s.path[:-1]) == (pair["mean"].file, pair["mean"].path[:-1])}
     if mean is None or std is None or beside.get("normalization", "standard") != "standard":
@@ -120,8 +120,8 @@ def _read(pair: dict[str, Setting], settings: Collection[Setting]) -> Normalizat
 
 
 def _factor(mean: Triple, std: Triple, beside: dict) -> float:
-    """What brings them to pictures of 0 to 1. Where nothing says what they are of, numbers above 1 are of 0 to 255."""
-    if most := integer(beside.get("max_pixel_value")):  # of Albumentations: what pictures are divided by
+    """What brings them to images of 0 to 1. Where nothing says what they are of, numbers above 1 are of 0 to 255."""
+    if most := integer(beside.get("max_pixel_value")):  # of Albumentations: what images are divided by
         return most / 255
     scale = beside.get("input_range")
     if isinstance(scale, list | tuple) and len(scale) == 2 and (most := integer(scale[1])):

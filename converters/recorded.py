@@ -30,7 +30,7 @@ EXACT = (
     *("input_space", "input_range", "max_pixel_value", "normalization"),  # beside mean and std
 )
 ARGUMENTS = {name: name for name in (*NAMES, *EXACT)} | {other: name for name in NAMES for other in NAMES[name]}
-# Mean and deviation of pictures: `pixel_mean`, `normalize.std`, `_mean`. Of metrics too, but for where those are kept.
+# Mean and deviation of images: `pixel_mean`, `normalize.std`, `_mean`. Of metrics too, but for where those are kept.
 STATISTIC = re.compile(
     r"_*(?:(?:pixel|image|img|input|channel|rgb|data|dataset|norm|normali[sz]\w*|imagenet|preprocess\w*)_)?"
     r"(mean|std)s?_*"

@@ -170,7 +170,7 @@ def infer_encoder(state_dict: Mapping[str, Any]) -> str:
     return f"tu-{name}" if by_timm else name
 
 
-def modernise(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def modernize(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Names of smp 0.6 for those of older releases, whose DeepLabV3 decoder was a plain sequence."""
     old = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
 

@@ -57,7 +57,7 @@ def model_config(
     rates = decide(of("decoder_atrous_rates"), atrous_rates, _rates, "atrous rates", report, kinds[1])
     dropouts = [float(s.value) for s in of("decoder_aspp_dropout") if isinstance(s.value, float | int)]
     config = smp.infer_config(weights, encoder, stride, rates, next(iter(dropouts), None))
-    full = 4 if config.decoder else config.encoder.output_stride  # brings the logits to the picture's size
+    full = 4 if config.decoder else config.encoder.output_stride  # brings the logits to the image's size
     for name, usual in {"encoder_depth": 5, "upsampling": full, **dict.fromkeys(TIMM_ARGUMENTS)}.items():
         for setting in of(name):
             number, certain = integer(setting.value), setting.file == CONFIG or name in TIMM_ARGUMENTS

@@ -294,7 +294,7 @@ def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def preprocessing(config: ModelConfig, size: tuple[int, int]) -> PreprocessConfig:
-    """Pictures as the original takes them: padded with the mean, x / 127.5 - 1, or mean-free for the plain ResNets."""
+    """Images as the original takes them: padded with the mean, x / 127.5 - 1, or mean-free for the plain ResNets."""
     if isinstance(config.encoder, ResNetConfig) and not config.encoder.deep_stem:
         mean = 123.15 / 255, 115.90 / 255, 103.06 / 255
         return PreprocessConfig(size, "pad", mean, (1 / 255, 1 / 255, 1 / 255), padding_value=None)

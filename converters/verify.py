@@ -19,7 +19,7 @@ from deeplab_jax.models import DeepLab
 from deeplab_jax.models.state import abstract_model, fill, flat_state
 
 TOLERANCE = 1e-4  # of the largest value: float32 sums in another order differ by some 4e-6
-SIZE = (128, 192)  # of the random picture: a multiple of every output stride, as segmentation_models_pytorch demands
+SIZE = (128, 192)  # of the random image: a multiple of every output stride, as segmentation_models_pytorch demands
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def verify(source: str, path: Path, converted: Converted) -> Comparison:
-    """Both networks on a random picture: ours, and the one that the source's own library builds or reads.
+    """Both networks on a random image: ours, and the one that the source's own library builds or reads.
 
     Raises:
         InputError: where the other library is not installed or there is nothing that it could run.
@@ -77,7 +77,7 @@ def verify(source: str, path: Path, converted: Converted) -> Comparison:
     found = np.asarray(nnx.jit(peer.ours)(model, images))
     worst = difference(found, expected)
     lines = [
-        f"largest difference from {source} {worst:.1e} of the largest value, on a random {SIZE[0]}x{SIZE[1]} picture"
+        f"largest difference from {source} {worst:.1e} of the largest value, on a random {SIZE[0]}x{SIZE[1]} image"
     ]
     if worst <= TOLERANCE:
         return Comparison(True, lines)
@@ -94,20 +94,20 @@ def verify_graph(path: Path, converted: Converted) -> Comparison:
     except ImportError:
         raise InputError("--verify needs TensorFlow; install it with: pip install tensorflow") from None
     model, config = converted.model, converted.preprocess
-    picture = np.random.default_rng(0).integers(0, 256, (*config.size, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*config.size, 3), np.uint8)
     definition = tf.GraphDef.FromString(path.read_bytes())
     try:
         with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
             tf.import_graph_def(definition, name="")
-            expected = session.run("logits/semantic/BiasAdd:0", {"ImageTensor:0": picture[None]})
+            expected = session.run("logits/semantic/BiasAdd:0", {"ImageTensor:0": image[None]})
     except (KeyError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"--verify: {path} has another input or output than Google's exports: {error}") from None
-    images, _ = preprocess(picture[..., ::-1], config)
+    images, _ = preprocess(image[..., ::-1], config)
     images = images.transpose(1, 2, 0)[None]
     found = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(model, images))
     worst = difference(found, expected)
     size = f"{config.size[0]}x{config.size[1]}"
-    line = f"largest difference from TensorFlow {worst:.1e} of the largest value, on a random {size} picture"
+    line = f"largest difference from TensorFlow {worst:.1e} of the largest value, on a random {size} image"
     return Comparison(worst <= TOLERANCE, [line])
 
 

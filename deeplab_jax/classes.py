@@ -1,17 +1,17 @@
-"""The classes of a data set or a package: names and colours, in the order of their ids."""
+"""The classes of a data set or a package: names and colors, in the order of their ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Colour = tuple[int, int, int]  # RGB, 0..255
+Color = tuple[int, int, int]  # RGB, 0..255
 FOREGROUND = "foreground"  # beside background, where nobody names it
-BLACK = (0, 0, 0)  # background's colour, and no other class's where nobody says otherwise
+BLACK = (0, 0, 0)  # background's color, and no other class's where nobody says otherwise
 
 
 @dataclass(frozen=True)
 class Classes:
     names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -21,8 +21,8 @@ def has_background(names: Sequence[str]) -> bool:
     return "background" in [name.lower() for name in names]
 
 
-def default_palette(classes: int) -> tuple[Colour, ...]:
-    """PASCAL VOC's colours: the bits of the id, spread over red, green and blue; 0 is black."""
+def default_palette(classes: int) -> tuple[Color, ...]:
+    """PASCAL VOC's colors: the bits of the id, spread over red, green and blue; 0 is black."""
 
     def channel(id: int, offset: int) -> int:
         return sum(((id >> (3 * bit + offset)) & 1) << (7 - bit) for bit in range(8))

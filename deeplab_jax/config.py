@@ -17,42 +17,42 @@ from deeplab_jax.model_config import ModelConfig
 
 IGNORE = 255  # mask value of pixels that have no label
 
-# How a picture comes to the network's size. letterbox: scaled to fit, centred. pad: in the top left corner, scaled only
+# How an image comes to the network's size. letterbox: scaled to fit, centered. pad: in the top left corner, scaled only
 # if it is too large, as the original DeepLab evaluates. stretch: scaled to cover, whatever its aspect. center-crop: its
 # middle, not scaled, on black.
 ResizeMode = Literal["letterbox", "pad", "stretch", "center-crop"]
-ColorMode = Literal["rgb", "bgr", "grey"]
+ColorMode = Literal["rgb", "bgr", "gray"]
 Contrast = Literal["Contrast Stretching", "Histogram Equalization", "Adaptive Equalization"]
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """How a picture becomes network input: fitted to one size, divided by 255, normalised per channel."""
+    """How an image becomes network input: fitted to one size, divided by 255, normalized per channel."""
 
     size: tuple[int, int] = (512, 512)  # height, width in pixels
     resize_mode: ResizeMode = "letterbox"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pictures in 0..1, in the order of color_mode
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of images in 0..1, in the order of color_mode
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    padding_value: float | None = 127.0  # grey level 0..255 of what the picture does not cover; None: the mean
+    padding_value: float | None = 127.0  # gray level 0..255 of what the image does not cover; None: the mean
     # Before that, in this order, as the shared inference API does them:
     static_crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom of what is used, in percent
     grayscale: bool = False  # all channels alike
     contrast: Contrast | None = None
-    color_mode: ColorMode = "rgb"  # channels of the network input; grey: one. Training knows rgb alone
+    color_mode: ColorMode = "rgb"  # channels of the network input; gray: one. Training knows rgb alone
 
     def __post_init__(self):
         check_finite(self)
         check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
         check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
-        grey = self.padding_value is None or 0 <= self.padding_value <= 255
-        check(grey, f"padding_value={self.padding_value} must be 0 to 255")
+        gray = self.padding_value is None or 0 <= self.padding_value <= 255
+        check(gray, f"padding_value={self.padding_value} must be 0 to 255")
         left, top, right, bottom = self.static_crop or (0, 0, 100, 100)
         inside = 0 <= left < right <= 100 and 0 <= top < bottom <= 100
         check(inside, f"static_crop={self.static_crop} must be left, top, right and bottom, 0 to 100 percent")
 
     @property
     def padding(self) -> tuple[float, float, float]:
-        """Levels 0..255 of the channels where the picture does not reach."""
+        """Levels 0..255 of the channels where the image does not reach."""
         if self.resize_mode == "center-crop":
             return 0.0, 0.0, 0.0
         if self.padding_value is None:
@@ -62,7 +62,7 @@ class PreprocessConfig:
 
     @property
     def channels(self) -> int:
-        return 1 if self.color_mode == "grey" else 3
+        return 1 if self.color_mode == "gray" else 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training pictures, drawn anew for every picture and step."""
+    """Random changes to training images, drawn anew for every image and step."""
 
     crop: tuple[int, int] = (256, 256)  # height, width of the training crop in pixels
     scale: tuple[float, float] = (0.5, 2.0)  # zoom, drawn log-uniformly
@@ -90,7 +90,7 @@ class AugmentConfig:
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # likewise
     saturation: float = 0.2  # likewise
-    hue: float = 0.0  # largest turn of all colours, as a share of the colour circle
+    hue: float = 0.0  # largest turn of all colors, as a share of the color circle
     blur: float = 0.0  # largest deviation of a Gaussian, in pixels of the crop
     noise: float = 0.0  # largest deviation of Gaussian noise, as a share of white
 
@@ -106,7 +106,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised: a sum of terms, each with a weight; a term of weight 0 is not computed."""
+    """What is minimized: a sum of terms, each with a weight; a term of weight 0 is not computed."""
 
     cross_entropy: float = 1.0
     focal: float = 0.0  # arXiv:1708.02002
@@ -118,7 +118,7 @@ class LossConfig:
     class_weights: tuple[float, ...] = ()
     balance: bool = False  # class weights from the pixel counts of the training set, rare classes weighing more
     label_smoothing: float = 0.0  # of cross-entropy: share of the truth that is spread over all classes
-    hard_pixels: float = 1.0  # of cross-entropy: share of a picture's valid pixels that count, those of largest loss
+    hard_pixels: float = 1.0  # of cross-entropy: share of an image's valid pixels that count, those of largest loss
     focal_gamma: float = 2.0  # how much less the focal loss counts pixels that are nearly right
 
     def __post_init__(self):
@@ -182,8 +182,8 @@ class TrainConfig:
     epochs: float | None = None  # instead of steps; the last batch of an epoch is filled from the next one
     batch_size: int = 16  # global, over all devices
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions; weights, statistics and loss stay float32
-    space: int = 1  # devices that share a picture, each some of its rows: for pictures too large for one
-    rematerialise: bool = False  # compute features again in the backward pass: slower, with far less memory
+    space: int = 1  # devices that share an image, each some of its rows: for images too large for one
+    rematerialize: bool = False  # compute features again in the backward pass: slower, with far less memory
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
     validate_epochs: float | None = None  # instead of validate_every; 0.25: four times an epoch
@@ -191,7 +191,7 @@ class TrainConfig:
     patience: int | None = None  # validations without a better one, after which the run ends
     save_every: int = 500  # steps; also at the last one
     seed: int = 0
-    wandb: str | None = None  # a project of Weights & Biases, which gets the figures and pictures too
+    wandb: str | None = None  # a project of Weights & Biases, which gets the figures and images too
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "space", "log_every", "validate_every", "save_every"):
@@ -226,7 +226,7 @@ class Experiment:
         )
         check(self.preprocess.color_mode == "rgb", "preprocess.color_mode must be rgb in training")
         channels = self.model.encoder.in_channels
-        reads = "training reads every picture as three channels, red, green and blue, grey ones too"
+        reads = "training reads every image as three channels, red, green and blue, gray ones too"
         check(channels == 3, f"model.encoder.in_channels={channels} must be 3: {reads}")
 
 

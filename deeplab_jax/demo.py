@@ -1,4 +1,4 @@
-"""The whole way on generated pictures, from nothing to an exported model and a report."""
+"""The whole way on generated images, from nothing to an exported model and a report."""
 
 import html
 import shutil
@@ -31,7 +31,7 @@ from deeplab_jax.package.folder import check_vacant
 from deeplab_jax.train.loop import train
 
 MARK = ".deeplab-demo"  # marks a folder whose contents the demo may replace
-SIZE = 96  # pixels, height and width of the generated pictures
+SIZE = 96  # pixels, height and width of the generated images
 SHOWN = 6  # overlays drawn
 
 
@@ -62,9 +62,9 @@ def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], say: Callabl
         check_vacant(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
-    say("== 1  pictures")
+    say("== 1  images")
     generate(data, SIZE)
-    say(f"generated pictures with masks: {data}")
+    say(f"generated images with masks: {data}")
     say("== 2  training a slim DeepLabV3+ ResNet-18 from random weights")
     train(demo_experiment(data), run)
     say("== 3  exporting to ONNX")
@@ -82,14 +82,14 @@ def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], say: Callabl
     say(
         f"report      {out / 'report.html'}\noverlays    {out / 'overlays'}\ncurve       {run / 'curves.png'}\n"
         f"packages    {run / 'package'} (JAX), {onnx} (ONNX)\n\n"
-        f"Next, on your own pictures: lay them out like {data}, copy experiments/recipes/camvid_resnet18.py, and\n"
+        f"Next, on your own images: lay them out like {data}, copy experiments/recipes/camvid_resnet18.py, and\n"
         "  deeplab train EXPERIMENT.py --data.root DIR --data.format folder --out RUN\n"
         "  deeplab predict RUN/package PICTURE... --out DIR"
     )
 
 
 def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> list[Path]:
-    """Picture, truth and prediction side by side, for the first pictures of the data set."""
+    """Image, truth and prediction side by side, for the first images of the data set."""
     folder.mkdir(exist_ok=True)
     paths = []
     for index in range(SHOWN):
@@ -102,8 +102,8 @@ def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> l
 
 
 def enlarge(image: np.ndarray, factor: int = 3) -> Image.Image:
-    picture = Image.fromarray(image)
-    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+    height, width = image.shape[:2]
+    return Image.fromarray(image).resize((factor * width, factor * height), Image.Resampling.NEAREST)
 
 
 def write_report(out: Path, results: dict[str, Scores], overlays: list[Path]) -> None:
@@ -118,7 +118,7 @@ def write_report(out: Path, results: dict[str, Scores], overlays: list[Path]) ->
         + "</tr>"
         for label in figures[0]
     )
-    pictures = "".join(f'<img src="{path.relative_to(out).as_posix()}" alt="{path.stem}">' for path in overlays)
+    overlay_tags = "".join(f'<img src="{path.relative_to(out).as_posix()}" alt="{path.stem}">' for path in overlays)
     (out / "report.html").write_text(
         f"""<!doctype html>
 <meta charset="utf-8">
@@ -128,12 +128,12 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem au
 table {{ border-collapse: collapse }} td, th {{ padding: .2rem 1rem; border-bottom: 1px solid #ddd; text-align: left }}
 img {{ max-width: 100%; display: block; margin: .5rem 0 }}
 </style>
-<h1>A slim DeepLabV3+ ResNet-18 on generated pictures</h1>
+<h1>A slim DeepLabV3+ ResNet-18 on generated images</h1>
 <p>Trained from random weights, exported to ONNX; both packages evaluated on the test split by the same code.</p>
 <table><tr><th></th>{"".join(f"<th>{engine}</th>" for engine in results)}</tr>{cells}</table>
 <h2>Training</h2>
 <img src="run/curves.png" alt="training loss and validation mIoU">
-<h2>Test pictures: picture, truth, prediction</h2>
-{pictures}
+<h2>Test images: image, truth, prediction</h2>
+{overlay_tags}
 """
     )

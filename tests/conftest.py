@@ -40,7 +40,7 @@ from deeplab_jax.inference.backends import jax_backend  # noqa: E402
 from deeplab_jax.model_config import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig  # noqa: E402
 from deeplab_jax.models import build_model  # noqa: E402
 from deeplab_jax.models.state import abstract_model, fill, flat_state  # noqa: E402
-from helpers.tfds_files import draw, prepare_pictures  # noqa: E402
+from helpers.tfds_files import draw, prepare_images  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 
@@ -87,7 +87,7 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory) -> Path:
-    """Generated pictures of 48 pixels: 12 to train on, 5 to validate on."""
+    """Generated images of 48 pixels: 12 to train on, 5 to validate on."""
     root = tmp_path_factory.mktemp("shapes")
     for split, count in {"train": 12, "val": 5}.items():
         for kind in ("images", "masks"):
@@ -102,7 +102,7 @@ def shapes_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def broken(shapes_folder, tmp_path) -> Path:
-    """A copy of the pictures to spoil."""
+    """A copy of the images to spoil."""
     return shutil.copytree(shapes_folder, tmp_path / "broken")
 
 
@@ -121,14 +121,14 @@ def tiny_experiment(tiny_config, shapes_folder) -> Experiment:
 @pytest.fixture(scope="session")
 def tiny_package(tmp_path_factory, tiny_config) -> Path:
     """A JAX package of an untrained model whose BatchNorm statistics are not the identity."""
-    model = randomise_statistics(build_model(tiny_config, rngs=nnx.Rngs(0)))
+    model = randomize_statistics(build_model(tiny_config, rngs=nnx.Rngs(0)))
     folder = tmp_path_factory.mktemp("packages") / "jax"
     classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
     jax_backend.save(folder, model, classes, PreprocessConfig(size=(49, 65)))
     return folder
 
 
-def randomise_statistics(model, seed: int = 0):
+def randomize_statistics(model, seed: int = 0):
     rng = np.random.default_rng(seed)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
@@ -147,7 +147,7 @@ def blank_model(config: ModelConfig):
     return fill(model, {path: np.zeros(leaf.shape, np.float32) for path, leaf in flat_state(model).items()})
 
 
-def randomise_torch(model, seed: int = 0):
+def randomize_torch(model, seed: int = 0):
     """The PyTorch model in evaluation mode, with BatchNorms that are not the identity."""
     import torch
 
@@ -169,7 +169,7 @@ def random_smp(architecture: str, encoder: str, output_stride: int, classes: int
     model = getattr(theirs, architecture)(
         encoder, encoder_weights=None, classes=classes, encoder_output_stride=output_stride
     )
-    return randomise_torch(model, seed)
+    return randomize_torch(model, seed)
 
 
 def changed(experiment: Experiment, **fields) -> Experiment:
@@ -191,7 +191,7 @@ def package(request, tiny_package, onnx_package):
     return {"jax": tiny_package, "onnx": onnx_package}[request.param]
 
 
-def pictures(*sizes):
+def random_images(*sizes):
     rng = np.random.default_rng(0)
     return [
         cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC) for h, w in sizes
@@ -215,7 +215,7 @@ def small_smp(architecture, encoder):
     theirs = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
     build = getattr(theirs, architecture)
-    return randomise_torch(build(encoder, encoder_weights=None, classes=4, decoder_channels=16))
+    return randomize_torch(build(encoder, encoder_weights=None, classes=4, decoder_channels=16))
 
 
 @pytest.fixture(scope="session")
@@ -227,4 +227,4 @@ def tfds():
 @pytest.fixture
 def toy(tfds, tmp_path):
     """Three unnamed classes and void, and the folder of the version."""
-    return prepare_pictures(tfds, tmp_path, draw((0, 1, 2, IGNORE)))
+    return prepare_images(tfds, tmp_path, draw((0, 1, 2, IGNORE)))

@@ -28,7 +28,7 @@ def test_presets_round_trip(config):
     [
         ({"num_classes": "many"}, "config.num_classes: must be of type int, not 'many'"),
         ({"num_classes": True}, "config.num_classes: must be of type int, not True"),
-        ({"colour": 1}, "config: 'colour' unknown; the keys are num_classes"),
+        ({"color": 1}, "config: 'color' unknown; the keys are num_classes"),
         ({"encoder": {"kind": "resnet", "bottleneck": True}}, "config.encoder: blocks, output_stride, dilation_rule"),
         ({"encoder": {"kind": "vgg"}}, "config.encoder: kind must be one of resnet, xception, mobilenet_v2, not 'vgg'"),
         ({"encoder": None}, "config.encoder: kind must be one of"),
@@ -69,10 +69,10 @@ def part(name, **fields):
 
 
 UNFIT = {
-    r"model.encoder.in_channels=4 must be 3: training reads every picture as three channels": lambda experiment: {
+    r"model.encoder.in_channels=4 must be 3: training reads every image as three channels": lambda experiment: {
         "model": replace(experiment.model, encoder=replace(experiment.model.encoder, in_channels=4))
     },
-    r"preprocess.color_mode must be rgb": part("preprocess", color_mode="grey"),
+    r"preprocess.color_mode must be rgb": part("preprocess", color_mode="gray"),
     r"preprocess.mean: must be a list of 3 values, not \[0.5\]": part("preprocess", mean=(0.5,)),
     r"preprocess.size: must be a list of 2 values": part("preprocess", size=(48, 48, 3)),
     r"preprocess.resize_mode: must be one of .*, not 'fit'": part("preprocess", resize_mode="fit"),

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import ROOT
 
-pytest.importorskip("torch")  # its tensors are among the pictures
+pytest.importorskip("torch")  # its tensors are among the images
 sys.path.append(str(ROOT / "experiments" / "checks"))
 import hostile_inputs
 
@@ -38,7 +38,7 @@ def little_memory():
 @pytest.mark.parametrize("numbers", [range(start, start + 20) for start in range(0, 120, 20)], ids=lambda r: f"{r[0]}")
 def test_results_or_clear_exceptions(packages, models, numbers):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries that read pictures, about what is in them
+        warnings.simplefilter("ignore")  # of the libraries that read images, about what is in them
         outcomes = [hostile_inputs.run_case(7, number, packages, models) for number in numbers]
     # Arguments of a wrong type are refused by the annotations already, which only the tests check.
     checked = [outcome.split(":")[0].replace("FAULT TypeCheckError", "InputError") for *_, outcome in outcomes]

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from conftest import blank_model, changed, pictures, randomise_statistics, randomise_torch
+from conftest import blank_model, changed, random_images, randomize_statistics, randomize_torch
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.cli.main import main
@@ -30,11 +30,11 @@ from deeplab_jax.train.warm_start import continue_training
 
 NAMES = ("background", "cell")
 TWO = Classes(NAMES, default_palette(2))
-PICTURES = pictures((49, 65), (60, 40), (30, 90))
+PICTURES = random_images((49, 65), (60, 40), (30, 90))
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """A data set in memory."""
 
     samples: list[Sample]
@@ -63,7 +63,7 @@ def packages(config, tmp_path_factory):
     """Of an untrained model that takes about half of the pixels for foreground, for JAX and for ONNX Runtime."""
     from converters.export.onnx.onnx_package import export
 
-    folder, model = tmp_path_factory.mktemp("one"), randomise_statistics(build_model(config, rngs=nnx.Rngs(0)))
+    folder, model = tmp_path_factory.mktemp("one"), randomize_statistics(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(2, 49, 65, 3)).astype(np.float32)
     model.classifier.bias[...] -= np.median(np.asarray(nnx.jit(lambda model, x: model(x))(model, images)))
     export(save(folder / "jax", model, ("cell",)), folder / "onnx")
@@ -74,10 +74,10 @@ def packages(config, tmp_path_factory):
 def test_a_model_s_own_masks_score_1(packages, engine):
     """Its masks at the usual threshold of 0.5, as PyTorch's users make them."""
     model = AutoModel.from_pretrained(packages[engine])
-    masks = [model(picture)[0].segmentation_map.astype(np.uint8) for picture in PICTURES]
+    masks = [model(image)[0].segmentation_map.astype(np.uint8) for image in PICTURES]
     assert 0.05 < np.mean(np.concatenate([mask.ravel() for mask in masks])) < 0.95
-    samples = [Sample(picture[..., ::-1], mask, "") for picture, mask in zip(PICTURES, masks, strict=True)]
-    result = evaluate(model, Labelled(samples))
+    samples = [Sample(image[..., ::-1], mask, "") for image, mask in zip(PICTURES, masks, strict=True)]
+    result = evaluate(model, Labeled(samples))
     assert (result.miou, result.per_class_iou) == (1.0, {"background": 1.0, "cell": 1.0})
     # As in the shared inference API, nothing is less probable than 0.0.
     assert all(result.segmentation_map.all() for result in model(PICTURES, confidence=0.0))
@@ -183,7 +183,7 @@ def test_masks_in_which_255_is_void_teach_nothing(experiment, cells, tmp_path):
     root = shutil.copytree(cells, tmp_path / "data")
     (root / "classes.txt").write_text("background\ncell\n")
     data = replace(experiment.data, root=root)
-    with pytest.raises(InputError, match=r"background is all that is labelled, so nothing .* data check --data\.root"):
+    with pytest.raises(InputError, match=r"background is all that is labeled, so nothing .* data check --data\.root"):
         train(replace(experiment, data=data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -207,9 +207,9 @@ def test_int8_is_measured_by_the_sigmoid_and_spares_what_it_would_spoil(deeplab,
     for split in ("train", "val"):
         for kind in ("images", "masks"):
             (data / kind / split).mkdir(parents=True)
-        for number, picture in enumerate(PICTURES):
-            Image.fromarray(picture[..., ::-1].copy()).save(data / f"images/{split}/{number}.png")
-            mask = model(picture)[0].segmentation_map
+        for number, image in enumerate(PICTURES):
+            Image.fromarray(image[..., ::-1].copy()).save(data / f"images/{split}/{number}.png")
+            mask = model(image)[0].segmentation_map
             Image.fromarray(mask.astype(np.uint8)).save(data / f"masks/{split}/{number}.png")
     (data / "classes.txt").write_text("\n".join(NAMES))
     given = ("--to", "onnx", "--precision", "int8", "--data.root", data, "--out", tmp_path / "int8")
@@ -233,7 +233,7 @@ def test_from_smp_through_training_and_back(deeplab, cells, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
     smp = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
-    theirs = randomise_torch(smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=1))
+    theirs = randomize_torch(smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=1))
     images = [np.array(Image.open(path)) for path in sorted((cells / "images/val").iterdir())]
     usual = PreprocessConfig()
     batch = np.stack([((image / 255 - usual.mean) / usual.std).transpose(2, 0, 1) for image in images])

@@ -32,18 +32,18 @@ Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
 Report = Callable[[str, bool], None]  # what is being done; or, if True, what was found
 
-CALIBRATION = 64  # pictures, evenly spread: more hardly move the ranges
+CALIBRATION = 64  # images, evenly spread: more hardly move the ranges
 COMPARED = 8  # of them, to see what a lower precision changes
 MOST_LOST = 0.02  # mIoU that int8 may cost before parts of the network stay in float32
 
 
 @dataclass(frozen=True)
 class Options:
-    dynamic_size: bool = False  # pictures of any height and width, in their own size, not fitted into the package's
+    dynamic_size: bool = False  # images of any height and width, in their own size, not fitted into the package's
     precision: Precision = "float32"  # inside the graph; input and logits are float32
-    calibration: "Pictures | None" = None  # that show int8 and float16 how large values become
-    data: Dataset | None = None  # labelled, to measure what a lower precision costs
-    batch: Span | None = None  # pictures at once in a TensorRT engine: least, usual, most
+    calibration: "Images | None" = None  # that show int8 and float16 how large values become
+    data: Dataset | None = None  # labeled, to measure what a lower precision costs
+    batch: Span | None = None  # images at once in a TensorRT engine: least, usual, most
     height: Span | None = None  # px, of what a TensorRT engine takes with `dynamic_size`
     width: Span | None = None
 
@@ -66,22 +66,22 @@ class Options:
         for option, (given, heeded, place) in concern.items():
             check(not given or heeded, f"{option} does nothing here; it goes with {place}")
         if self.precision == "int8" and not self.calibration:
-            raise InputError("--precision int8 needs pictures like what it will see: give --calibration or --data.root")
+            raise InputError("--precision int8 needs images like what it will see: give --calibration or --data.root")
         if "tensorrt" in engines and self.dynamic_size and not (self.height and self.width):
             raise InputError("--to tensorrt --dynamic-size needs --height and --width: least, usual and most pixels")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """(h, w, 3) uint8 RGB pictures of files or of a data set, at most CALIBRATION, read when they are asked for."""
+class Images:
+    """(h, w, 3) uint8 RGB images of files or of a data set, at most CALIBRATION, read when they are asked for."""
 
     source: Sequence[Path] | Dataset
 
     def __iter__(self) -> Iterator[np.ndarray]:
         count = len(self.source)
         for index in sorted({i * count // CALIBRATION for i in range(CALIBRATION)}):
-            picture = self.source[index]
-            yield read_image(picture) if isinstance(picture, Path) else picture.image
+            image = self.source[index]
+            yield read_image(image) if isinstance(image, Path) else image.image
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Exported:
     engine: Engine
     folder: Path
     megabytes: float
-    milliseconds: float | None  # of AutoModel for a picture of the package's size; None: it does not run this engine
+    milliseconds: float | None  # of AutoModel for an image of the package's size; None: it does not run this engine
 
 
 def export(source: Path, engines: Sequence[Engine], out: Path, options: Options, report: Report) -> list[Exported]:
@@ -129,7 +129,7 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
     if options.dynamic_size:
         height, width = read.size
         fit = f"size=({height}, {width}), or --size {height} {width}"
-        report(f"note: pictures are run in their own size; to fit them into the package's: {fit}", True)
+        report(f"note: images are run in their own size; to fit them into the package's: {fit}", True)
     fitted = not options.dynamic_size or "torch" in folders
     if fitted and (unlike := unlike_others(read.package.preprocess)):
         report(f"note: {unlike}", True)
@@ -150,7 +150,7 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
             onnx_package.check_runs(reduced, onnx_package.checked_sizes(package, options.dynamic_size), exact=exact)
             inputs = list(islice(network_inputs(package, options), COMPARED))
             same = onnx_package.agreement(graph, reduced, inputs, exact=exact)
-            of = "pictures" if options.calibration else "random pictures"
+            of = "images" if options.calibration else "random images"
             report(f"the same class as in float32 on {same:.2%} of the pixels of {len(inputs)} {of}", True)
         if options.data and options.precision != "float32":
             report("measuring mIoU", False)
@@ -166,7 +166,7 @@ def write(engine: Engine, folder: Path, graph: Any, package: Package, options: O
                         break
                 onnx_package.check_runs(reduced, onnx_package.checked_sizes(package, options.dynamic_size), exact=exact)
             report(
-                f"mIoU of {len(options.data)} pictures: {before:.4f} in float32, {after:.4f} in {options.precision}",
+                f"mIoU of {len(options.data)} images: {before:.4f} in float32, {after:.4f} in {options.precision}",
                 True,
             )
         destination = folder if engine == "onnx" else Path(scratch, "onnx")
@@ -191,35 +191,35 @@ def sparing(graph: Any, package: Package, options: Options, symmetric: bool) -> 
     """Parts of the network that stay in float32, more and more, what 8 bits spoil most first; each with its graph."""
     from converters.export.onnx import precision, spare
 
-    def quantise(inputs: Iterable[np.ndarray], spared: Sequence[str]) -> Any:
+    def quantize(inputs: Iterable[np.ndarray], spared: Sequence[str]) -> Any:
         return precision.to_int8(graph, inputs, symmetric=symmetric, spared=spared)
 
     few = list(islice(network_inputs(package, options), COMPARED))
-    parts = spare.worst_first(graph, partial(quantise, few), few)
+    parts = spare.worst_first(graph, partial(quantize, few), few)
     for count in range(1, len(parts) + 1):
-        yield parts[:count], quantise(network_inputs(package, options), parts[:count])
+        yield parts[:count], quantize(network_inputs(package, options), parts[:count])
 
 
 def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
-    """(1, c, h, w) float32, of the calibration pictures or what stands in for them."""
-    for picture in options.calibration or noise(package.preprocess.size):
-        config = own_size(picture, package.preprocess) if options.dynamic_size else package.preprocess
-        yield preprocess(picture, config, "rgb")[0][None]
+    """(1, c, h, w) float32, of the calibration images or what stands in for them."""
+    for image in options.calibration or noise(package.preprocess.size):
+        config = own_size(image, package.preprocess) if options.dynamic_size else package.preprocess
+        yield preprocess(image, config, "rgb")[0][None]
 
 
-def own_size(picture: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
-    """What makes network input of a picture in its own size, scaled down where it has more pixels than the package's.
+def own_size(image: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
+    """What makes network input of an image in its own size, scaled down where it has more pixels than the package's.
 
-    All values of the network are looked at, so large pictures would take gigabytes.
+    All values of the network are looked at, so large images would take gigabytes.
     """
-    own = in_own_size(config, *picture.shape[:2])
+    own = in_own_size(config, *image.shape[:2])
     scale = min((math.prod(config.size) / math.prod(own.size)) ** 0.5, 1)
     height, width = (max(int(scale * side), 1) for side in own.size)
     return replace(config, size=(height, width))
 
 
 def noise(size: tuple[int, int]) -> list[np.ndarray]:
-    """Stands in where there are no pictures: black, white and random ones."""
+    """Stands in where there are no images: black, white and random ones."""
     random = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     return [np.zeros((*size, 3), np.uint8), np.full((*size, 3), 255, np.uint8), *random]
 
@@ -235,7 +235,7 @@ def build_engine(source: Path, folder: Path, options: Options, report: Report) -
 
 
 def miou(graph: Any, scratch: Path, package: Package, options: Options, exact: bool) -> float:
-    """On the labelled data; `exact` as in `open_session`."""
+    """On the labeled data; `exact` as in `open_session`."""
     assert options.data
     onnx_package.write(scratch / "measured", graph, package, options.dynamic_size)
     session = onnx_package.open_session(graph, exact=exact)
@@ -249,11 +249,11 @@ def measure(engine: Engine, folder: Path) -> Exported:
     if engine == "torch":
         return Exported(engine, folder, megabytes, None)
     model = AutoModel.from_pretrained(folder)
-    picture = np.full((*read_package(folder).preprocess.size, 3), 127, np.uint8)
+    image = np.full((*read_package(folder).preprocess.size, 3), 127, np.uint8)
     model.warm_up()
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        model(picture)
+        model(image)
         seconds.append(time.perf_counter() - start)
     return Exported(engine, folder, megabytes, statistics.median(seconds) * 1e3)

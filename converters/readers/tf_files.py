@@ -27,7 +27,7 @@ from converters.readers.tf_protobuf import (
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.protobuf import Malformed, Wire, fields, text
 
-# The state of optimisers and averages that a training run leaves beside the variables.
+# The state of optimizers and averages that a training run leaves beside the variables.
 TRAINING_STATE = re.compile(
     r".*/(Momentum|ExponentialMovingAverage|Adam(_1)?|RMSProp(_1)?|[^/]*_power)|(global_)?step|learning_rate|beta[12]_power",
     re.DOTALL,
@@ -55,7 +55,7 @@ OTHER_KINDS = {
 
 
 def read_tf(path: Path) -> dict[str, np.ndarray]:
-    """Variable names -> arrays in TensorFlow's layouts, without the state of optimisers.
+    """Variable names -> arrays in TensorFlow's layouts, without the state of optimizers.
 
     The path is a checkpoint's prefix or one of its files, a frozen graph (`.pb`) or an `.npz` of variables.
 

@@ -13,9 +13,7 @@ from deeplab_jax.config import read_json
 from deeplab_jax.errors import InputError
 
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")  # what save_pretrained writes, new and old
-TRANSFORM = (
-    "albumentations_config_eval.json"  # what pictures go through, as segmentation_models_pytorch shows to save it
-)
+TRANSFORM = "albumentations_config_eval.json"  # what images go through, as segmentation_models_pytorch shows to save it
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|module)\.")  # torch.compile and DataParallel put them into names
 # Copies of a model that are not the model: found by their key in a checkpoint, or by the prefix of their names.
 COPIES = re.compile(r"(^|.*[^a-z])(ema|swa|avg|averaged?|shadow|teacher|momentum|target|grads?)([^a-z].*|$)")

@@ -39,7 +39,7 @@ def convert(
         class_names: a file with one class name a line; by default PASCAL VOC's where the source's published weights
             have those 21, otherwise background, class_1, class_2...
         size: height and width of the network input; by default 512 512, for torchvision 520 520, for tf 513 513.
-        mean: that pictures of 0 to 1 were normalised with, red, green and blue; by default what the file records, else
+        mean: that images of 0 to 1 were normalized with, red, green and blue; by default what the file records, else
             ImageNet's, for timm's Xceptions 0.5. Google's models have their own.
         std: likewise, the deviations.
         architecture: what an ImageNet encoder is put into; by default DeepLabV3Plus.

@@ -22,19 +22,19 @@ class CheckedData:
         check(self.threads >= 1, f"threads={self.threads} must be at least 1")
 
 
-def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> None:
+def check_data(data: CheckedData, plot: Path = Path("data-check.png")) -> None:
     """What a data set holds, and what is wrong with it: every file is read.
 
     Args:
         data: what to check; a split called test is checked too, where there is one.
-        picture: file for samples under their masks, and how often each class occurs.
+        plot: file for samples under their masks, and how often each class occurs.
     """
     from deeplab_jax.data.check.plot import draw
     from deeplab_jax.data.check.report import check as run
     from deeplab_jax.data.check.table import class_table, summary
 
-    if picture.suffix.lower() != ".png" or not picture.parent.is_dir():
-        raise InputError(f"--picture {picture} cannot be written; name a .png in a folder that exists")
+    if plot.suffix.lower() != ".png" or not plot.parent.is_dir():
+        raise InputError(f"--plot {plot} cannot be written; name a .png in a folder that exists")
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("reading")
 
@@ -54,8 +54,8 @@ def check_data(data: CheckedData, picture: Path = Path("data-check.png")) -> Non
         wide = console if console.is_terminal else Console(file=console.file, width=max(console.width, 120))
         wide.print(class_table(report))
     if report.comparable and any(checked.samples or checked.failed for checked in report.splits):
-        draw(report, picture)
-        say(f"picture: {picture}")
+        draw(report, plot)
+        say(f"plot: {plot}")
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise InputError(f"{count} in {data.root}" + ("; the first 50 are above" if len(faults) > 50 else ""))

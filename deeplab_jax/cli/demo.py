@@ -6,7 +6,7 @@ from deeplab_jax.cli.terminal import say
 
 
 def demo(out: Path = Path("deeplab-demo")) -> None:
-    """The whole way on generated pictures: train, evaluate, export to ONNX, predict, report.
+    """The whole way on generated images: train, evaluate, export to ONNX, predict, report.
 
     Args:
         out: folder for everything it makes; a demo that was interrupted goes on there.

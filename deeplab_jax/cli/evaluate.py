@@ -30,7 +30,7 @@ def evaluate(
     size: SizeOption = None,
     own_size: bool = False,
 ) -> None:
-    """mIoU and accuracies of a package on a labelled data set.
+    """mIoU and accuracies of a package on a labeled data set.
 
     Args:
         package: the package folder.

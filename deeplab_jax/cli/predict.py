@@ -18,22 +18,22 @@ def predict(
     size: SizeOption = None,
     own_size: bool = False,
 ) -> None:
-    """Overlays and masks for pictures, or for every picture in folders.
+    """Overlays and masks for images, or for every image in folders.
 
     Args:
         package: the package folder.
-        inputs: picture files and folders of such. Folders in them are not gone into; name these too.
+        inputs: image files and folders of such. Folders in them are not gone into; name these too.
         out: folder for `NAME_overlay.jpg` and `NAME_mask.png` (pixel value = class id).
         confidence: less probable pixels become background.
-        size: that pictures are fitted into, in the package's way.
-        own_size: run every picture in its own size, as packages exported with --dynamic-size do by themselves.
+        size: that images are fitted into, in the package's way.
+        own_size: run every image in its own size, as packages exported with --dynamic-size do by themselves.
     """
     from deeplab_jax.image.listing import find_images
     from deeplab_jax.inference.predict import load
     from deeplab_jax.inference.predict import predict as run
 
     if not inputs:
-        raise InputError("name at least one picture or folder: deeplab predict PACKAGE INPUT... --out DIR")
+        raise InputError("name at least one image or folder: deeplab predict PACKAGE INPUT... --out DIR")
     found = find_images(inputs)
     model = load(package, input_size(size, own_size), len(found.images))
     with Progress(console=console, transient=True) as progress:
@@ -47,7 +47,7 @@ def predict(
             progress.advance(task)
 
         unreadable = run(model, found.images, out, confidence, report)
-    say(f"{len(found.images) - unreadable} of {len(found.images)} pictures predicted into {out}")
+    say(f"{len(found.images) - unreadable} of {len(found.images)} images predicted into {out}")
     for line in found.left():
         say(line)
     if unreadable:

@@ -7,7 +7,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from deeplab_jax.errors import check
 
-# Two numbers and no more: of a union tyro gives the option every word that follows, the names of pictures too.
+# Two numbers and no more: of a union tyro gives the option every word that follows, the names of images too.
 TWO_SIDES = PrimitiveConstructorSpec(
     nargs=2,
     metavar="HEIGHT WIDTH",

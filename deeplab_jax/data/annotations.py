@@ -41,7 +41,7 @@ def relative(name: str, where: str) -> Path:
     # Longer ones are no names to Linux.
     if not (inside and _prints(name) and len(name) <= 1000 and all(len(part.encode()) <= 255 for part in path.parts)):
         raise InputError(
-            f"{where}: file_name {reprlib.repr(name)} must name a file inside the folder of the pictures, without '..' "
+            f"{where}: file_name {reprlib.repr(name)} must name a file inside the folder of the images, without '..' "
             "and of a usual length"
         )
     return Path(name)
@@ -61,7 +61,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 def check_size(said: tuple[int, int], size: tuple[int, int], source: Path, image: Path) -> None:
     """Raises InputError unless both (height, width) are the same: what the annotations say, and what the image has."""
     if said != size:
-        mend = mend_of_turned(image, size, said) or "annotate the picture as it is, or put the annotated one back"
+        mend = mend_of_turned(image, size, said) or "annotate the image as it is, or put the annotated one back"
         raise InputError(
             f"{source} says that {image.name} is {said[1]}x{said[0]}, but {image} is {size[1]}x{size[0]}; {mend}"
         )

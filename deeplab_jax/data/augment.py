@@ -1,7 +1,7 @@
-"""Random changes to pictures and masks, on the device, as a function of a key.
+"""Random changes to images and masks, on the device, as a function of a key.
 
-All geometry is one 2x3 matrix from crop pixels to picture pixels, so scale, rotation, flip and crop cost one
-resampling: bilinear for the picture, nearest for the mask, grey and void outside.
+All geometry is one 2x3 matrix from crop pixels to image pixels, so scale, rotation, flip and crop cost one
+resampling: bilinear for the image, nearest for the mask, gray and void outside.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from deeplab_jax.config import IGNORE, AugmentConfig, PreprocessConfig
 Matrix = Float[Array, "3 3"]
 
 YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], np.float32)  # of RGB
-GREY = YIQ[0]
+GRAY = YIQ[0]
 
 
 def augment(
@@ -26,29 +26,29 @@ def augment(
     config: AugmentConfig,
     preprocess: PreprocessConfig,
 ) -> tuple[Float[Array, "b h2 w2 3"], Int[Array, "b h2 w2"]]:
-    """Network input and class ids of size config.crop; every picture has its own draw."""
+    """Network input and class ids of size config.crop; every image has its own draw."""
 
     def one(key, image, mask):
-        geometry, colour = jax.random.split(key)
+        geometry, color = jax.random.split(key)
         matrix = draw_geometry(geometry, image.shape[:2], config)
         image, mask = resample(image, mask, matrix, config.crop, preprocess.padding)
-        return jitter(colour, image, config), mask
+        return jitter(color, image, config), mask
 
     images, masks = jax.vmap(one)(jax.random.split(key, len(images)), images, masks)
-    return normalise(images, preprocess), masks
+    return normalize(images, preprocess), masks
 
 
-def normalise(images: Float[Array, "b h w 3"], config: PreprocessConfig) -> Float[Array, "b h w 3"]:
+def normalize(images: Float[Array, "b h w 3"], config: PreprocessConfig) -> Float[Array, "b h w 3"]:
     """RGB in 0..1 to network input."""
     return (images - jnp.asarray(config.mean)) / jnp.asarray(config.std)
 
 
 def draw_geometry(key: Key[Array, ""], size: tuple[int, int], config: AugmentConfig) -> Float[Array, "2 3"]:
-    """The matrix that takes (x, y, 1) in the crop to (x, y) in the picture; pixel centres lie at halves."""
+    """The matrix that takes (x, y, 1) in the crop to (x, y) in the image; pixel centers lie at halves."""
     zoom_key, flip_key, place_key, turn_key = jax.random.split(key, 4)
     height, width = size
     zoom = jnp.exp(jax.random.uniform(zoom_key, minval=jnp.log(config.scale[0]), maxval=jnp.log(config.scale[1])))
-    # The crop lies anywhere inside the scaled picture, or the scaled picture anywhere inside the crop.
+    # The crop lies anywhere inside the scaled image, or the scaled image anywhere inside the crop.
     room = jnp.array([width, height]) * zoom - jnp.array([config.crop[1], config.crop[0]])
     corner = jax.random.uniform(place_key, (2,)) * room
     flipped = jax.random.bernoulli(flip_key, config.flip)
@@ -81,7 +81,7 @@ def resample(
     size: tuple[int, int],
     padding: tuple[float, float, float],
 ) -> tuple[Float[Array, "h2 w2 3"], Int[Array, "h2 w2"]]:
-    """The picture in 0..1 and the mask, seen through the matrix."""
+    """The image in 0..1 and the mask, seen through the matrix."""
     height, width = mask.shape
     y, x = jnp.meshgrid(jnp.arange(size[0]) + 0.5, jnp.arange(size[1]) + 0.5, indexing="ij")
     x, y = jnp.einsum("ij,jhw->ihw", matrix, jnp.stack([x, y, jnp.ones_like(x)]), precision=jax.lax.Precision.HIGHEST)
@@ -102,11 +102,11 @@ def resample(
     ids = jnp.where(inside, (nearest >> 24).astype(jnp.int32), IGNORE)
 
     def between(pair: list[Array]) -> Array:
-        one, other = (jnp.stack([(colour >> bits) & 255 for bits in (0, 8, 16)], -1) / 255 for colour in pair)
+        one, other = (jnp.stack([(color >> bits) & 255 for bits in (0, 8, 16)], -1) / 255 for color in pair)
         return blend(one, other, across[..., None])
 
-    colour = blend(between(upper), between(lower), down[..., None])
-    return jnp.where(inside[..., None], colour, jnp.asarray(padding) / 255), ids
+    color = blend(between(upper), between(lower), down[..., None])
+    return jnp.where(inside[..., None], color, jnp.asarray(padding) / 255), ids
 
 
 def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
@@ -115,11 +115,11 @@ def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentCon
     keys = iter(jax.random.split(key, 7))
     image = image * (1 + config.brightness * around(next(keys)))
     image = blend(image.mean(), image, 1 + config.contrast * around(next(keys)))
-    grey = image @ GREY
-    image = blend(grey[..., None], image, 1 + config.saturation * around(next(keys)))
+    gray = image @ GRAY
+    image = blend(gray[..., None], image, 1 + config.saturation * around(next(keys)))
     hue, blur, level, noise = keys
     if config.hue:
-        image = image @ turn_colours(2 * jnp.pi * config.hue * around(hue))
+        image = image @ turn_colors(2 * jnp.pi * config.hue * around(hue))
     image = image.clip(0, 1)
     if config.blur:
         image = gaussian_blur(image, config.blur * jax.random.uniform(blur), config.blur)
@@ -129,8 +129,8 @@ def jitter(key: Key[Array, ""], image: Float[Array, "h w 3"], config: AugmentCon
     return image
 
 
-def turn_colours(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
-    """The matrix for RGB rows that turns colours by an angle around grey, in the plane of equal luminance (YIQ)."""
+def turn_colors(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
+    """The matrix for RGB rows that turns colors by an angle around gray, in the plane of equal luminance (YIQ)."""
     cosine, sine, one, zero = jnp.cos(angle), jnp.sin(angle), jnp.ones(()), jnp.zeros(())
     turn = jnp.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine]).reshape(3, 3)
     return jnp.asarray(YIQ.T) @ turn.T @ jnp.asarray(np.linalg.inv(YIQ).T)

@@ -68,7 +68,7 @@ class Files:
             mend = mend_of_turned(example.image, image.shape[:2], mask.shape)
             raise InputError(
                 f"{example.source} is {size_of(mask)} but its image {example.image} is {size_of(image)}; "
-                f"{mend or 'resize one of them (masks with nearest neighbour)'}"
+                f"{mend or 'resize one of them (masks with nearest neighbor)'}"
             )
         return Sample(image, mask, example.image.name)
 
@@ -78,9 +78,9 @@ def pair_by_stem(images: Path, masks: Path) -> tuple[list[Example], list[Path]]:
 
     Raises InputError where there are no images, or two of one name.
     """
-    pictures, found = images_by_stem(images), masks_by_stem(masks)
-    pairs = [Example(image, found.get(stem, masks / f"{stem}.png")) for stem, image in pictures.items()]
-    return pairs, [mask for stem, mask in found.items() if stem not in pictures]
+    by_stem, other = images_by_stem(images), masks_by_stem(masks)
+    pairs = [Example(image, other.get(stem, masks / f"{stem}.png")) for stem, image in by_stem.items()]
+    return pairs, [mask for stem, mask in other.items() if stem not in by_stem]
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

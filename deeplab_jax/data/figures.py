@@ -14,12 +14,12 @@ from deeplab_jax.data.annotations import numbers, take
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.image.read import FAULTS
 
-FARTHEST = 1_000_000  # pixels from the picture's corner; beyond it a coordinate is a mistake
+FARTHEST = 1_000_000  # pixels from the image's corner; beyond it a coordinate is a mistake
 LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow with its length
 
 WITHOUT_AREA = ("line", "polyline", "point", "graph", "cuboid", "cuboid_2d")  # types of figures that cover no pixel
 
-Window = tuple[slice, slice]  # rows and columns of a picture
+Window = tuple[slice, slice]  # rows and columns of an image
 
 
 def check_outline(points: np.ndarray, where: str) -> None:
@@ -33,7 +33,7 @@ def check_outline(points: np.ndarray, where: str) -> None:
 
 
 def window(points: np.ndarray, size: tuple[int, int]) -> Window:
-    """The part of a picture of (height, width) that an outline can touch; empty where it lies outside."""
+    """The part of an image of (height, width) that an outline can touch; empty where it lies outside."""
     low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
     (left, right), (top, bottom) = (
         np.clip((low[axis], high[axis]), 0, side).astype(int).tolist() for axis, side in enumerate(size[::-1])
@@ -65,7 +65,7 @@ def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
     valid = origin.shape == (2,) and (np.abs(origin) <= FARTHEST).all()
     check(bool(valid), f"{where}: origin must be x and y in pixels")
     left, top = np.rint(origin).astype(int).tolist()
-    # What lies outside the picture is cut off.
+    # What lies outside the image is cut off.
     first, last = max(top, 0), min(top + covered.shape[0], height)
     start, stop = max(left, 0), min(left + covered.shape[1], width)
     if first < last and start < stop:
@@ -73,9 +73,9 @@ def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
 
 
 def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
-    """(h, w) bool, at most as large as the picture, from the base64 of a PNG, which a zlib stream may hold."""
+    """(h, w) bool, at most as large as the image, from the base64 of a PNG, which a zlib stream may hold."""
     height, width = size
-    most = 4 * height * (width + 1) + 65536  # bytes of an RGBA picture of that size without compression
+    most = 4 * height * (width + 1) + 65536  # bytes of an RGBA image of that size without compression
     stream = zlib.decompressobj()
     try:
         png = base64.b64decode(data)
@@ -85,21 +85,21 @@ def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
         raise InputError(f"{where}: data is not the base64 of a zlib stream ({error})") from None
     check(whole or stream.eof, f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
     try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
-            fits = picture.width <= width and picture.height <= height
-            covered = _covered(picture) if fits else None
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            fits = image.width <= width and image.height <= height
+            covered = _covered(image) if fits else None
     except (*FAULTS, Image.DecompressionBombError):
         raise InputError(f"{where}: data holds no readable PNG") from None
     if covered is None:
-        raise InputError(f"{where} is {picture.width}x{picture.height}, but its image {width}x{height}")
+        raise InputError(f"{where} is {image.width}x{image.height}, but its image {width}x{height}")
     return covered
 
 
-def _covered(picture: Image.Image) -> np.ndarray:
+def _covered(image: Image.Image) -> np.ndarray:
     """Where a PNG is not transparent, or not 0 if it has no transparency."""
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        return np.array(picture.convert("RGBA").getchannel("A")) > 0
-    return np.asarray(np.array(picture).reshape(picture.height, picture.width, -1).any(-1))
+    if "A" in image.getbands() or "transparency" in image.info:
+        return np.array(image.convert("RGBA").getchannel("A")) > 0
+    return np.asarray(np.array(image).reshape(image.height, image.width, -1).any(-1))
 
 
 def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None:

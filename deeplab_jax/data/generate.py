@@ -1,6 +1,6 @@
-"""Makes a data set of pictures to try everything on: textured shapes on clutter, in the plain folder layout.
+"""Makes a data set of images to try everything on: textured shapes on clutter, in the plain folder layout.
 
-Colours are drawn at random, so a class is known by its texture and outline alone; a border of void surrounds every
+Colors are drawn at random, so a class is known by its texture and outline alone; a border of void surrounds every
 shape, as in PASCAL VOC.
 """
 
@@ -47,20 +47,20 @@ def draw_sample(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
 def draw_outline(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
     """(size, size) bool."""
     canvas = np.zeros((size, size), np.uint8)
-    centre = rng.uniform(0.15, 0.85, 2) * size
+    center = rng.uniform(0.15, 0.85, 2) * size
     radius = rng.uniform(0.14, 0.26) * size
-    point = tuple(int(c) for c in centre)
+    point = tuple(int(c) for c in center)
     if label == 1:
         cv2.circle(canvas, point, int(radius), 1, -1)
     elif label == 2:
         length, width = radius * 2.6, radius * rng.uniform(0.6, 0.9)
-        box = cv2.boxPoints((tuple(map(float, centre)), (length, width), float(rng.uniform(0, 180))))
+        box = cv2.boxPoints((tuple(map(float, center)), (length, width), float(rng.uniform(0, 180))))
         cv2.fillPoly(canvas, [box.astype(np.int32)], 1)
     elif label == 3:
         corners = int(rng.integers(3, 6))
         angles = np.linspace(0, 2 * np.pi, corners, endpoint=False) + rng.uniform(0, 2 * np.pi)
         reach = 1.3 * radius * rng.uniform(0.8, 1, corners)
-        points = centre + np.stack([np.cos(angles), np.sin(angles)], -1) * reach[:, None]
+        points = center + np.stack([np.cos(angles), np.sin(angles)], -1) * reach[:, None]
         cv2.fillPoly(canvas, [points.astype(np.int32)], 1)
     else:
         cv2.circle(canvas, point, int(radius * 0.9), 1, max(int(radius * 0.5), 2))
@@ -74,8 +74,8 @@ def coordinates(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     return np.cos(angle) * x + np.sin(angle) * y + phase[0], np.cos(angle) * y - np.sin(angle) * x + phase[1]
 
 
-def two_colours(rng: np.random.Generator, amount: np.ndarray) -> np.ndarray:
-    """Between two random colours that can be told apart, by `amount` in 0..1."""
+def two_colors(rng: np.random.Generator, amount: np.ndarray) -> np.ndarray:
+    """Between two random colors that can be told apart, by `amount` in 0..1."""
     dark = rng.uniform(0, 140, 3)
     light = dark + rng.uniform(70, 115, 3)
     return dark + amount[..., None] * (light - dark)
@@ -83,24 +83,24 @@ def two_colours(rng: np.random.Generator, amount: np.ndarray) -> np.ndarray:
 
 def stripes(rng: np.random.Generator, size: int) -> np.ndarray:
     x, _ = coordinates(rng, size)
-    return two_colours(rng, np.sin(x * 2 * np.pi / rng.uniform(9, 13)) > 0)
+    return two_colors(rng, np.sin(x * 2 * np.pi / rng.uniform(9, 13)) > 0)
 
 
 def checks(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = coordinates(rng, size)
     side = rng.uniform(4, 6)
-    return two_colours(rng, (x // side + y // side) % 2)
+    return two_colors(rng, (x // side + y // side) % 2)
 
 
 def dots(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = coordinates(rng, size)
     pitch = rng.uniform(6, 9)
-    return two_colours(rng, np.hypot(x % pitch - pitch / 2, y % pitch - pitch / 2) < pitch / 3)
+    return two_colors(rng, np.hypot(x % pitch - pitch / 2, y % pitch - pitch / 2) < pitch / 3)
 
 
 def speckles(rng: np.random.Generator, size: int) -> np.ndarray:
     grains = rng.integers(0, 2, (size // 2 + 1, size // 2 + 1))
-    return two_colours(rng, np.kron(grains, np.ones((2, 2)))[:size, :size])
+    return two_colors(rng, np.kron(grains, np.ones((2, 2)))[:size, :size])
 
 
 TEXTURES = {1: dots, 2: stripes, 3: checks, 4: speckles}

@@ -16,7 +16,7 @@ from deeplab_jax.data.figures import Window, check_outline, window
 from deeplab_jax.errors import InputError, check
 
 STEPS = 5  # pycocotools rounds corners to fifths of a pixel
-NOTHING = "outlines are flat or lie outside of their picture"
+NOTHING = "outlines are flat or lie outside of their image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +30,16 @@ class Polygons:
         return sum((abs((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / 2 for a, b in turned), 0.0)
 
     def fault(self, size: tuple[int, int]) -> str:
-        """What looks wrong in a picture of (height, width); empty where nothing does."""
+        """What looks wrong in an image of (height, width); empty where nothing does."""
         if not self.outlines:
             return "annotations have no outline and stay background"
         corners = [(outline.min(0).tolist(), outline.max(0).tolist()) for outline in self.outlines]
         if all(min(low) >= 0 and max(high) <= 1 for low, high in corners):
-            return "outlines lie between 0 and 1, which is read as pixels and not as shares of the picture"
+            return "outlines lie between 0 and 1, which is read as pixels and not as shares of the image"
         return "" if any(_extends(low, high, size) for low, high in corners) else NOTHING
 
     def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
-        """Parts of a picture, and which of their pixels are inside, bool, exactly as COCO's own tools see it."""
+        """Parts of an image, and which of their pixels are inside, bool, exactly as COCO's own tools see it."""
         for outline in self.outlines:
             place = rows, columns = window(outline, size)
             height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -100,7 +100,7 @@ def faults(example: Example) -> Iterator[tuple[str, str]]:
 
 
 def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Polygons | Runs | None:
-    """A shape in a picture of (height, width); None where there is none. Raises InputError that names where."""
+    """A shape in an image of (height, width); None where there is none. Raises InputError that names where."""
     if isinstance(value, dict) and value:
         return read_runs(value, size, f"{where}: segmentation")
     check(value is None or isinstance(value, list | dict), f"{where}: segmentation must be polygons or an RLE")
@@ -176,7 +176,7 @@ def polygon_tools() -> ModuleType:
 
 
 def _extends(low: list[float], high: list[float], size: tuple[int, int]) -> bool:
-    """Whether what lies between two corners, x and y, has an extent within a picture of (height, width)."""
+    """Whether what lies between two corners, x and y, has an extent within an image of (height, width)."""
     return all(max(first, 0) < min(last, side) for first, last, side in zip(low, high, size[::-1], strict=True))
 
 

@@ -1,6 +1,6 @@
 """From files to batches of one shape. The host reads, decodes and fits; everything random happens on the device.
 
-The order of pictures is a function of the seed and the step alone, so a run that starts again at step n sees the very
+The order of images is a function of the seed and the step alone, so a run that starts again at step n sees the very
 batches that an unbroken run would have seen; and so do several processes, each of which reads its part of every batch.
 """
 
@@ -27,7 +27,7 @@ Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w
 
 @dataclass(frozen=True)
 class Part:
-    """Of every batch: which of how many equal runs of pictures."""
+    """Of every batch: which of how many equal runs of images."""
 
     index: int = 0
     count: int = 1
@@ -35,10 +35,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """The pictures of one part, batch after batch; where the pictures end before a batch does, void ones."""
+    """The images of one part, batch after batch; where the images end before a batch does, void ones."""
 
-    pictures: Any  # by number
-    length: int  # how many pictures there are
+    images: Any  # by number
+    length: int  # how many images there are
     void: Batch
     batch_size: int
     batches: range
@@ -51,7 +51,7 @@ class Rows:
         share = self.batch_size // self.part.count
         batch, row = divmod(index, share)
         number = self.batches[batch] * self.batch_size + self.part.index * share + row
-        return self.pictures[number] if number < self.length else self.void
+        return self.images[number] if number < self.length else self.void
 
 
 def train_batches(
@@ -64,17 +64,17 @@ def train_batches(
     part: Part = Part(),
 ) -> Generator[Batch]:
     """The batches of these steps, counted from 0. Epochs are shuffled anew and run into each other: none is short."""
-    pictures = _fitted(grain.MapDataset.source(dataset).seed(seed).shuffle().repeat(), preprocess)
-    return _batches(Rows(pictures, len(pictures), _void(preprocess), batch_size, steps, part), config)
+    images = _fitted(grain.MapDataset.source(dataset).seed(seed).shuffle().repeat(), preprocess)
+    return _batches(Rows(images, len(images), _void(preprocess), batch_size, steps, part), config)
 
 
 def eval_batches(
     dataset: Dataset, preprocess: PreprocessConfig, batch_size: int, config: DataConfig, part: Part = Part()
 ) -> Generator[Batch]:
-    """Every picture once, in order. The last batch is filled up with pictures that are void all over."""
-    pictures = _fitted(grain.MapDataset.source(dataset), preprocess)
+    """Every image once, in order. The last batch is filled up with images that are void all over."""
+    images = _fitted(grain.MapDataset.source(dataset), preprocess)
     batches = range(-(-len(dataset) // batch_size))
-    return _batches(Rows(pictures, len(dataset), _void(preprocess), batch_size, batches, part), config)
+    return _batches(Rows(images, len(dataset), _void(preprocess), batch_size, batches, part), config)
 
 
 def fit_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_jax.classes import Colour
+from deeplab_jax.classes import Color
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Example
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.read import read_colours, read_ids
+from deeplab_jax.image.read import read_colors, read_ids
 
 
 @dataclass(frozen=True)
@@ -42,47 +42,47 @@ class IdMasks:
         labels[: self.classes] = range(self.classes)
         labels[IGNORE] = IGNORE
         for value, label in self.relabel.items():
-            if value >= 0:  # published tables have -1 too, which no picture holds
+            if value >= 0:  # published tables have -1 too, which no image holds
                 labels[value] = label
         return labels
 
 
 @dataclass(frozen=True)
-class ColourMasks:
-    """Masks whose pixels are colours of a table, in palettes and as grey levels too."""
+class ColorMasks:
+    """Masks whose pixels are colors of a table, in palettes and as gray levels too."""
 
-    colours: Mapping[Colour, int]  # -> class id or IGNORE
+    colors: Mapping[Color, int]  # -> class id or IGNORE
 
     def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
-        codes = as_codes(read_colours(example.source))
-        table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colours.items()}
+        codes = as_codes(read_colors(example.source))
+        table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colors.items()}
         ids = np.full(codes.shape, IGNORE, np.uint8)
         for code in np.unique(codes).tolist():
             if code not in table:
-                colour = as_colour(code)
-                mend = "; where masks hold ids, leave the colours out of it" if len(set(colour)) == 1 else ""
+                color = as_color(code)
+                mend = "; where masks hold ids, leave the colors out of it" if len(set(color)) == 1 else ""
                 raise InputError(
-                    f"{example.source} has the colour {colour}, which no class has; add it to the table{mend}"
+                    f"{example.source} has the color {color}, which no class has; add it to the table{mend}"
                 )
             ids[codes == code] = table[code]
         return ids
 
 
 def as_codes(pixels: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 RGB to (h, w) uint32, one number a colour."""
+    """(h, w, 3) uint8 RGB to (h, w) uint32, one number a color."""
     red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
 
 
-def as_colour(code: int) -> Colour:
+def as_color(code: int) -> Color:
     return code >> 16, code >> 8 & 255, code & 255
 
 
-def colours_in(path: Path, most: int) -> set[Colour]:
-    """Some of the colours that a mask shows, all where they are fewer. Raises InputError as `read_colours` does."""
-    codes, found = as_codes(read_colours(path)).ravel(), set()
+def colors_in(path: Path, most: int) -> set[Color]:
+    """Some of the colors that a mask shows, all where they are fewer. Raises InputError as `read_colors` does."""
+    codes, found = as_codes(read_colors(path)).ravel(), set()
     while codes.size and len(found) < most:
-        found.add(as_colour(int(codes[0])))
+        found.add(as_color(int(codes[0])))
         codes = codes[codes != codes[0]]
     return found
 

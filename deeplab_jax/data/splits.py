@@ -1,4 +1,4 @@
-"""Which pictures make up a split: those of a folder or of a list, or a part that is drawn by their names."""
+"""Which images make up a split: those of a folder or of a list, or a part that is drawn by their names."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ def find_split(root: Path, split: str) -> Path | None:
 
 
 def find_list(folder: Path, split: str) -> Path | None:
-    """The text file that lists a split's pictures; None where there is none."""
+    """The text file that lists a split's images; None where there is none."""
     return next((path for name in names_of(split) if (path := folder / f"{name}.txt").is_file()), None)
 
 
 def read_list(path: Path) -> list[str]:
-    """Names of pictures, one a line. Raises InputError where there is none."""
+    """Names of images, one a line. Raises InputError where there is none."""
     names = [line for line in read_lines(path) if line]
-    check(bool(names), f"{path} names no pictures; write one name a line")
+    check(bool(names), f"{path} names no images; write one name a line")
     return names
 
 
@@ -44,9 +44,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def check_once(names: Sequence[str], path: Path) -> None:
-    """Raises InputError where a list names a picture twice."""
+    """Raises InputError where a list names an image twice."""
     for name, times in Counter(names).items():
-        check(times == 1, f"{path} names {name!r} {times} times; list every picture once")
+        check(times == 1, f"{path} names {name!r} {times} times; list every image once")
 
 
 def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Example]:

@@ -29,7 +29,7 @@ class Statistics:
     def __post_init__(self):
         self.pixels = np.zeros(len(self.classes), np.int64)  # of each class
         self.occurrences = np.zeros(len(self.classes), np.int64)  # images with that class
-        self.around = np.zeros(len(self.classes), np.int64)  # labelled pixels of these images
+        self.around = np.zeros(len(self.classes), np.int64)  # labeled pixels of these images
 
     def add(self, sample: Sample) -> None:
         counts = np.bincount(sample.mask.ravel(), minlength=256)
@@ -60,13 +60,13 @@ def count(dataset: Dataset, threads: int, progress: Callable[[int], None] = lamb
 
 
 def check_learnable(dataset: Dataset, config: DataConfig) -> None:
-    """Raises InputError where no two classes are labelled, or a sample cannot be used before two are seen."""
+    """Raises InputError where no two classes are labeled, or a sample cannot be used before two are seen."""
     seen = np.zeros(len(dataset.classes), np.int64)
     for sample in in_order(dataset.__getitem__, len(dataset), config.threads):
         seen += np.bincount(sample.mask.ravel(), minlength=256)[: len(seen)]
         if np.count_nonzero(seen) > 1:
             return
-    what = f"{dataset.classes.names[seen.argmax()]} is all that is labelled" if seen.any() else "every pixel is void"
+    what = f"{dataset.classes.names[seen.argmax()]} is all that is labeled" if seen.any() else "every pixel is void"
     raise InputError(
         f"{config.train_split} of {config.root}: {what}, so nothing can be learnt; see what its masks hold with: "
         f"deeplab data check --data.root {config.root} --data.format {config.format}"
@@ -76,7 +76,7 @@ def check_learnable(dataset: Dataset, config: DataConfig) -> None:
 def balancing_weights(statistics: Statistics) -> tuple[float, ...]:
     """Median frequency balancing (arXiv:1411.4734, section 6.3.2): the median class weighs 1, rarer ones more.
 
-    A class's frequency is its share of the labelled pixels of the pictures that it is in. Classes that never occur
+    A class's frequency is its share of the labeled pixels of the images that it is in. Classes that never occur
     weigh 0.
     """
     occurs = statistics.pixels > 0

@@ -9,11 +9,11 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.metrics import Scores, confusion_matrix, scores
 from deeplab_jax.inference.auto_model import SegmentationModel
 
-CHUNK = 8  # pictures in memory at a time
+CHUNK = 8  # images in memory at a time
 
 
 def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int], None] = lambda done: None) -> Scores:
-    """Every pixel's most probable class against the truth, at the pictures' own size, classes matched by name.
+    """Every pixel's most probable class against the truth, at the images' own size, classes matched by name.
 
     Raises:
         InputError: where the package lacks a class of the data set.

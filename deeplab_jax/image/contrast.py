@@ -1,4 +1,4 @@
-"""Grey pictures and more contrast, as the shared inference API makes them, before a picture is fitted."""
+"""Gray images and more contrast, as the shared inference API makes them, before an image is fitted."""
 
 from typing import Literal
 
@@ -9,13 +9,13 @@ from deeplab_jax.config import Contrast, PreprocessConfig
 from deeplab_jax.errors import InputError, check
 
 ColorFormat = Literal["rgb", "bgr"]
-TO_GREY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
+TO_GRAY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
 
 
 def adjust(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> np.ndarray:
     """(h, w, 3) uint8 or float32 in 0..255, its channels in `order`, to the same; contrast makes float32 uint8."""
     if config.grayscale:
-        image = cv2.cvtColor(cv2.cvtColor(image, TO_GREY[order]), cv2.COLOR_GRAY2BGR)
+        image = cv2.cvtColor(cv2.cvtColor(image, TO_GRAY[order]), cv2.COLOR_GRAY2BGR)
     if config.contrast:
         image = raise_contrast(np.round(image).astype(np.uint8), config.contrast)
     return image
@@ -28,7 +28,7 @@ def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
     if kind == "Histogram Equalization":
         return cv2.LUT(image, equalizing_table(image))
     too_large = (
-        f"a picture of {image.shape[1]}x{image.shape[0]} is too large for contrast {kind!r}, which takes 200 times"
+        f"an image of {image.shape[1]}x{image.shape[0]} is too large for contrast {kind!r}, which takes 200 times"
     )
     check(image.shape[0] * image.shape[1] <= 2**23, f"{too_large} its pixels in bytes; scale it down")
     try:

@@ -1,4 +1,4 @@
-"""Pictures of segmentation maps."""
+"""Images of segmentation maps."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_jax.classes import Classes, Colour
+from deeplab_jax.classes import Classes, Color
 
 TEXT, BLACK = (20, 20, 20), (0, 0, 0)
 OPACITY = 0.6  # of the classes' colors
@@ -51,7 +51,7 @@ def tint(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     return tinted
 
 
-def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Colour]) -> None:
+def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Color]) -> None:
     """`tint` with colors in the order of the image's channels, a band of rows at a time, which stays in the cache."""
     colors = np.array([*palette, BLACK])  # the last stands for all ids of no class
     drawn = colors.any(1, keepdims=True)
@@ -67,17 +67,17 @@ def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Colour])
         cv2.add(gray, share, dst=image[rows], mask=mask)
 
 
-def beside_legend(picture: Image.Image, classes: Classes) -> Image.Image:
-    """The picture with a column of color swatches and names on its right."""
-    column = legend(classes, (picture.height, picture.width))
-    sheet = Image.new("RGB", (picture.width + column.width, column.height), "white")
-    sheet.paste(picture, (0, 0))
-    sheet.paste(column, (picture.width, 0))
+def beside_legend(image: Image.Image, classes: Classes) -> Image.Image:
+    """The image with a column of color swatches and names on its right."""
+    column = legend(classes, (image.height, image.width))
+    sheet = Image.new("RGB", (image.width + column.width, column.height), "white")
+    sheet.paste(image, (0, 0))
+    sheet.paste(column, (image.width, 0))
     return sheet
 
 
 def legend(classes: Classes, beside: tuple[int, int]) -> Image.Image:
-    """Color swatches and names below each other, no lower than the picture of (height, width) that they go beside."""
+    """Color swatches and names below each other, no lower than the image of (height, width) that they go beside."""
     size = max(min(beside[0] // 24, beside[1] // 40), 11)
     font = ImageFont.load_default(size)
     width = int(max((font.getlength(name) for name in classes.names), default=0)) + 3 * size
@@ -90,20 +90,20 @@ def legend(classes: Classes, beside: tuple[int, int]) -> Image.Image:
     return column
 
 
-def mask_picture(ids: np.ndarray, classes: Classes) -> Image.Image:
-    """A palette PNG whose pixel values are the ids; more than 256 classes give a 16-bit grey one."""
+def mask_image(ids: np.ndarray, classes: Classes) -> Image.Image:
+    """A palette PNG whose pixel values are the ids; more than 256 classes give a 16-bit gray one."""
     if len(classes) > 256:
         return Image.fromarray(ids.astype(np.uint16))
-    picture = Image.fromarray(ids.astype(np.uint8), "P")
-    picture.putpalette([channel for colour in classes.palette for channel in colour])
-    return picture
+    image = Image.fromarray(ids.astype(np.uint8), "P")
+    image.putpalette([channel for color in classes.palette for channel in color])
+    return image
 
 
-def side_by_side(pictures: list[Image.Image], gap: int = 8) -> Image.Image:
-    """One row of pictures on white."""
-    sheet = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, max(p.height for p in pictures)), "white")
+def side_by_side(images: list[Image.Image], gap: int = 8) -> Image.Image:
+    """One row of images on white."""
+    sheet = Image.new("RGB", (sum(p.width + gap for p in images) - gap, max(p.height for p in images)), "white")
     x = 0
-    for picture in pictures:
-        sheet.paste(picture, (x, 0))
-        x += picture.width + gap
+    for image in images:
+        sheet.paste(image, (x, 0))
+        x += image.width + gap
     return sheet

@@ -1,4 +1,4 @@
-"""What happens to a picture before the network, as the shared inference API does it."""
+"""What happens to an image before the network, as the shared inference API does it."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -8,7 +8,7 @@ import numpy as np
 
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.contrast import TO_GREY, ColorFormat
+from deeplab_jax.image.contrast import TO_GRAY, ColorFormat
 from deeplab_jax.image.resize import Placement, resize, used_part
 
 
@@ -24,37 +24,37 @@ def in_own_size(config: PreprocessConfig, height: int, width: int) -> Preprocess
 def preprocess(
     image: np.ndarray, config: PreprocessConfig, order: ColorFormat = "bgr", out: np.ndarray | None = None
 ) -> tuple[np.ndarray, Placement]:
-    """Network input of a picture, and where the picture lies in it.
+    """Network input of an image, and where the image lies in it.
 
     Args:
         image: (h, w, 3), uint8 or float32 in 0..255.
         order: of its channels.
         out: (channels, *config.size) float32 to write into.
     """
-    picture, spot = resize(image, config, order)
+    resized, placement = resize(image, config, order)
     planes = np.empty((config.channels, *config.size), np.float32) if out is None else out
-    window = spot.within(config.size).window
-    if picture.shape[:2] != config.size:
+    window = placement.within(config.size).window
+    if resized.shape[:2] != config.size:
         for plane, level, mean, std in zip(planes, config.padding, config.mean, config.std, strict=False):
-            plane[:] = normalise(np.full(1, level, np.float32), mean, std)
-    write_channels(picture, config, order, planes[:, *window])
-    return planes, spot
+            plane[:] = normalize(np.full(1, level, np.float32), mean, std)
+    write_channels(resized, config, order, planes[:, *window])
+    return planes, placement
 
 
-def write_channels(picture: np.ndarray, config: PreprocessConfig, order: ColorFormat, out: np.ndarray) -> None:
-    """(h, w, 3) to (channels, h, w), normalised."""
-    if config.color_mode == "grey":
-        channels = [cv2.cvtColor(picture, TO_GREY[order])]
+def write_channels(image: np.ndarray, config: PreprocessConfig, order: ColorFormat, out: np.ndarray) -> None:
+    """(h, w, 3) to (channels, h, w), normalized."""
+    if config.color_mode == "gray":
+        channels = [cv2.cvtColor(image, TO_GRAY[order])]
     else:
-        channels = cv2.split(picture)[:: 1 if order == config.color_mode else -1]
+        channels = cv2.split(image)[:: 1 if order == config.color_mode else -1]
     for channel, table, mean, std, plane in zip(channels, tables(config), config.mean, config.std, out, strict=False):
         if channel.dtype == np.uint8:
             cv2.LUT(channel, table, dst=plane)
         else:
-            plane[:] = normalise(channel, mean, std)
+            plane[:] = normalize(channel, mean, std)
 
 
-def normalise(levels: np.ndarray, mean: float, std: float) -> np.ndarray:
+def normalize(levels: np.ndarray, mean: float, std: float) -> np.ndarray:
     """Levels 0..255 of one channel to what the network was trained on."""
     return (levels / np.float32(255) - np.float32(mean)) / np.float32(std)
 
@@ -63,4 +63,4 @@ def normalise(levels: np.ndarray, mean: float, std: float) -> np.ndarray:
 def tables(config: PreprocessConfig) -> list[np.ndarray]:
     """For every channel (256,) float32: what becomes of each level."""
     levels = np.arange(256, dtype=np.float32)
-    return [normalise(levels, mean, std) for mean, std in zip(config.mean, config.std, strict=True)]
+    return [normalize(levels, mean, std) for mean, std in zip(config.mean, config.std, strict=True)]

@@ -20,7 +20,7 @@ UNREAD = (".avif", ".exr", ".heic", ".heif", ".hif", ".j2k", ".jp2", ".jxl", ".s
 PAGED = ("GIF", "TIFF", "PNG", "WEBP", "AVIF")  # formats whose second frame is as much of an image as the first
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # Pillow's names of formats that may change values
 ORIENTATION = 0x0112  # EXIF's tag
-UPRIGHT = {  # values of that tag -> what makes the picture upright
+UPRIGHT = {  # values of that tag -> what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -29,12 +29,12 @@ UPRIGHT = {  # values of that tag -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SPREAD = {2: 85, 4: 17}  # bits of a grey pixel in a PNG -> what Pillow multiplies its value with
+SPREAD = {2: 85, 4: 17}  # bits of a gray pixel in a PNG -> what Pillow multiplies its value with
 
-# What Pillow raises for pictures that are broken in one way or another.
+# What Pillow raises for images that are broken in one way or another.
 FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
-# Pillow warns of pictures half as large as those that it refuses. They can be read.
+# Pillow warns of images half as large as those that it refuses. They can be read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it writes to the terminal what our errors say
 
@@ -45,47 +45,45 @@ def read_image(path: Path, most: int | None = None) -> np.ndarray:
     `most`: pixels that are read, if not as many as Pillow allows.
     """
     check(path.suffix.lower() not in RAW, f"{path} is a camera's raw file; develop it, and save it as PNG or JPEG")
-    picture = turn_upright(decode(path, str(path), "replace or remove it", most))
-    if picture.mode.startswith("I;16"):
-        return np.repeat((np.array(picture) // 257).astype(np.uint8)[..., None], 3, -1)
-    if picture.mode in ("I", "F"):
-        raise InputError(
-            f"{path} has {picture.mode} pixels, whose range is unknown; save it with 8 or 16 bits a channel"
-        )
-    return as_rgb(picture)
+    image = turn_upright(decode(path, str(path), "replace or remove it", most))
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.array(image) // 257).astype(np.uint8)[..., None], 3, -1)
+    if image.mode in ("I", "F"):
+        raise InputError(f"{path} has {image.mode} pixels, whose range is unknown; save it with 8 or 16 bits a channel")
+    return as_rgb(image)
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """(h, w) uint8, or int32 of pictures that may hold more; palette pictures give their indices.
+    """(h, w) uint8, or int32 of images that may hold more; palette images give their indices.
 
     Raises InputError that names the file.
     """
     data = _read_bytes(path)
-    picture = decode_mask(data, str(path), "replace or remove it")
-    if picture.mode not in ("1", "L", "P", "I", "I;16"):
+    image = decode_mask(data, str(path), "replace or remove it")
+    if image.mode not in ("1", "L", "P", "I", "I;16"):
         raise InputError(
-            f"{path} is a {picture.mode} picture; a mask has one channel that holds class ids, or its colours must be "
-            "in a colour table"
+            f"{path} is a {image.mode} image; a mask has one channel that holds class ids, or its colors must be "
+            "in a color table"
         )
-    return stored_values(picture, data).astype(np.uint8 if picture.mode in ("1", "L", "P") else np.int32)
+    return stored_values(image, data).astype(np.uint8 if image.mode in ("1", "L", "P") else np.int32)
 
 
-def read_colours(path: Path) -> np.ndarray:
+def read_colors(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 RGB of a mask: those of its palette, if it has one. Raises InputError that names the file."""
-    picture = decode_mask(_read_bytes(path), str(path), "replace or remove it")
-    if picture.mode[0] in "IF":
-        raise InputError(f"{path} has {picture.mode} pixels, which are no colours; save it with 8 bits a channel")
-    return np.array(picture.convert("RGB"))
+    image = decode_mask(_read_bytes(path), str(path), "replace or remove it")
+    if image.mode[0] in "IF":
+        raise InputError(f"{path} has {image.mode} pixels, which are no colors; save it with 8 bits a channel")
+    return np.array(image.convert("RGB"))
 
 
 def decode(source: Path | bytes, place: str, mend: str, most: int | None = None) -> Image.Image:
-    """A picture as it is stored. Raises InputError that names the place and how to mend it."""
+    """An image as it is stored. Raises InputError that names the place and how to mend it."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            if most is not None and picture.width * picture.height > most:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if most is not None and image.width * image.height > most:
                 raise Image.DecompressionBombError
-            picture.load()
-            picture.getexif()  # so that what is wrong there comes out here
+            image.load()
+            image.getexif()  # so that what is wrong there comes out here
     except FileNotFoundError:
         raise InputError(f"{place} does not exist") from None
     except Image.DecompressionBombError:
@@ -94,48 +92,48 @@ def decode(source: Path | bytes, place: str, mend: str, most: int | None = None)
     except UnidentifiedImageError:
         if is_unread(Path(place)):
             raise InputError(f"{place} is of a kind that Pillow here cannot read; save it as PNG or JPEG") from None
-        raise InputError(f"{place} cannot be read as a picture (it is of no known format); {mend}") from None
+        raise InputError(f"{place} cannot be read as an image (it is of no known format); {mend}") from None
     except FAULTS as error:
-        raise InputError(f"{place} cannot be read as a picture ({first_line(error)}); {mend}") from None
-    return picture
+        raise InputError(f"{place} cannot be read as an image ({first_line(error)}); {mend}") from None
+    return image
 
 
 def decode_mask(data: bytes, place: str, mend: str) -> Image.Image:
     """A mask as it is stored. Raises InputError that names the place where its values or its sides are uncertain."""
-    picture = decode(data, place, mend)
-    if picture.format in LOSSY:
-        raise InputError(f"{place} holds {picture.format} data, which may change values; make it anew as PNG")
-    if tag := orientation(picture):
+    image = decode(data, place, mend)
+    if image.format in LOSSY:
+        raise InputError(f"{place} holds {image.format} data, which may change values; make it anew as PNG")
+    if tag := orientation(image):
         raise InputError(
             f"{place} has the orientation tag {tag}, but masks are never turned; save it upright, without that tag"
         )
-    return picture
+    return image
 
 
-def stored_values(picture: Image.Image, data: bytes) -> np.ndarray:
-    """(h, w) of a decoded picture of one channel: the values that the file's bytes hold."""
-    values = np.array(picture)
-    spread = SPREAD.get(data[24], 1) if picture.mode == "L" and picture.format == "PNG" else 1
+def stored_values(image: Image.Image, data: bytes) -> np.ndarray:
+    """(h, w) of a decoded image of one channel: the values that the file's bytes hold."""
+    values = np.array(image)
+    spread = SPREAD.get(data[24], 1) if image.mode == "L" and image.format == "PNG" else 1
     return values if spread == 1 else values // spread
 
 
-def turn_upright(picture: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     """As its orientation tag says. Pillow's own function also writes the other tags anew, and may fail at that."""
-    tag = orientation(picture)
-    return picture.transpose(UPRIGHT[tag]) if tag else picture
+    tag = orientation(image)
+    return image.transpose(UPRIGHT[tag]) if tag else image
 
 
-def orientation(picture: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The orientation tag, 0 where there is nothing to turn."""
-    tag = picture.getexif().get(ORIENTATION)
+    tag = image.getexif().get(ORIENTATION)
     return tag if tag in UPRIGHT else 0
 
 
-def as_rgb(picture: Image.Image) -> np.ndarray:
+def as_rgb(image: Image.Image) -> np.ndarray:
     """(h, w, 3) uint8."""
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def mend_of_turned(image: Path | bytes, size: tuple[int, int], other: tuple[int, int]) -> str:
@@ -205,9 +203,9 @@ class Header:
 def read_header(path: Path) -> Header:
     """No pixels where it cannot be read, of which `read_image` says why."""
     try:
-        with Image.open(path) as picture:
-            paged = picture.format in PAGED and getattr(picture, "is_animated", False)
-            return Header(picture.width * picture.height, paged)
+        with Image.open(path) as image:
+            paged = image.format in PAGED and getattr(image, "is_animated", False)
+            return Header(image.width * image.height, paged)
     except (*FAULTS, Image.DecompressionBombError):
         return Header(0, False)
 

@@ -1,4 +1,4 @@
-"""Fits a picture into the one size that the network takes. Training, evaluation and inference all go through here."""
+"""Fits an image into the one size that the network takes. Training, evaluation and inference all go through here."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from deeplab_jax.image.contrast import ColorFormat, adjust
 
 @dataclass(frozen=True)
 class Placement:
-    """A rectangle in pixels: where the picture lies in the network input, beyond whose edges it may reach."""
+    """A rectangle in pixels: where the image lies in the network input, beyond whose edges it may reach."""
 
     top: int
     left: int
@@ -30,24 +30,24 @@ class Placement:
             top, left, min(self.top + self.height, size[0]) - top, min(self.left + self.width, size[1]) - left
         )
 
-    def cut(self, picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The picture, which has its size in the network input, without what is outside of that."""
+    def cut(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The image, which has its size in the network input, without what is outside of that."""
         inside = self.within(size)
-        return picture[Placement(inside.top - self.top, inside.left - self.left, inside.height, inside.width).window]
+        return image[Placement(inside.top - self.top, inside.left - self.left, inside.height, inside.width).window]
 
 
 def used_part(height: int, width: int, config: PreprocessConfig) -> Placement:
-    """What `static_crop` leaves of a picture. Raises InputError where that is nothing."""
+    """What `static_crop` leaves of an image. Raises InputError where that is nothing."""
     left, top, right, bottom = config.static_crop or (0, 0, 100, 100)
     left, right = int(left / 100 * width), int(right / 100 * width)
     top, bottom = int(top / 100 * height), int(bottom / 100 * height)
     some = left < right and top < bottom
-    check(some, f"static_crop={config.static_crop} leaves nothing of a picture of {width}x{height} pixels")
+    check(some, f"static_crop={config.static_crop} leaves nothing of an image of {width}x{height} pixels")
     return Placement(top, left, bottom - top, right - left)
 
 
 def place(height: int, width: int, config: PreprocessConfig) -> Placement:
-    """Where the used part of a picture comes to lie in the network input; see `ResizeMode`."""
+    """Where the used part of an image comes to lie in the network input; see `ResizeMode`."""
     input_height, input_width = config.size
     if config.resize_mode == "stretch":
         return Placement(0, 0, input_height, input_width)
@@ -72,17 +72,17 @@ def resize(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> t
 
 def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
-    picture, spot = resize(image, config, "rgb")
-    if picture.shape[:2] == config.size:
-        return picture
+    resized, placement = resize(image, config, "rgb")
+    if resized.shape[:2] == config.size:
+        return resized
     canvas = np.empty((*config.size, 3), image.dtype)
     canvas[:] = np.round(config.padding)
-    canvas[spot.within(config.size).window] = picture
+    canvas[placement.within(config.size).window] = resized
     return canvas
 
 
 def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """(h, w) uint8 class ids to config.size, nearest neighbour, IGNORE around it."""
+    """(h, w) uint8 class ids to config.size, nearest neighbor, IGNORE around it."""
     part = used_part(mask.shape[0], mask.shape[1], config)
     spot = place(part.height, part.width, config)
     sized = cv2.resize(mask[part.window], (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,4 +1,4 @@
-"""`AutoModel`: loads a package of any backend and runs it on pictures. API as in the shared inference API."""
+"""`AutoModel`: loads a package of any backend and runs it on images. API as in the shared inference API."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ COLOR_FORMATS: dict[str | None, ColorFormat | None] = {None: None, "rgb": "rgb",
 
 
 class SegmentationModel:
-    """A loaded package. Call it with a picture, or a list of pictures of any kinds and sizes; from any thread."""
+    """A loaded package. Call it with an image, or a list of images of any kinds and sizes; from any thread."""
 
     def __init__(self, package: Package, backend: Backend):
         self._package = package
@@ -47,7 +47,7 @@ class SegmentationModel:
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """RGB colour of every class."""
+        """RGB color of every class."""
         return self._package.classes.palette
 
     @property
@@ -58,11 +58,11 @@ class SegmentationModel:
     def __call__(
         self, images: Any, *, confidence: Confidence = DEFAULT_CONFIDENCE, input_color_format: str | None = None
     ) -> list[SemanticSegmentationResult]:
-        """One result a picture, of the picture's own size.
+        """One result an image, of the image's own size.
 
         Args:
-            images: a picture, a list of pictures, or a tensor (b, 3, h, w). A picture is a uint8 array (h, w, 3) in BGR
-                order as OpenCV reads them, a PyTorch tensor (3, h, w) in RGB order, a PIL picture or the path of a
+            images: an image, a list of images, or a tensor (b, 3, h, w). An image is a uint8 array (h, w, 3) in BGR
+                order as OpenCV reads them, a PyTorch tensor (3, h, w) in RGB order, a PIL image or the path of a
                 file; `inputs.as_pixels` says what else.
             confidence: pixels whose class is less probable become background with confidence 0. "argmax" keeps every
                 pixel's most probable class. So does 0.0, but where the weights give one logit it makes every pixel
@@ -71,21 +71,21 @@ class SegmentationModel:
             input_color_format: order of the channels of arrays and tensors, if it is not the above.
 
         Raises:
-            InputError: for anything that is no such picture or no probability.
+            InputError: for anything that is no such image or no probability.
         """
-        rule, pictures = self._rule(confidence), as_list(images)
+        rule, listed = self._rule(confidence), as_list(images)
         known = isinstance(input_color_format, str | None) and input_color_format in COLOR_FORMATS
         check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
         color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch
-        for start in range(0, len(pictures), step):
-            results += self._run(pictures[start : start + step], color_format, rule)
+        for start in range(0, len(listed), step):
+            results += self._run(listed[start : start + step], color_format, rule)
         return results
 
     infer = __call__
 
     def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> np.ndarray:
-        """(h, w) ids of one picture, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
+        """(h, w) ids of one image, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
         rule = self._rule(confidence)
         (logits,), config, ((spot, size),) = self._forward([image], color_format)
         ids = np.full(size, rule.background, np.min_scalar_type(rule.class_count - 1))
@@ -93,7 +93,7 @@ class SegmentationModel:
         return ids
 
     def warm_up(self, batch_size: int = 1) -> None:
-        """Runs the network on a grey batch, so that what an engine prepares for that many pictures is done."""
+        """Runs the network on a gray batch, so that what an engine prepares for that many images is done."""
         size = self._package.preprocess.size
         self([np.full((*size, 3), 127, np.uint8)] * batch_size)
 
@@ -101,10 +101,8 @@ class SegmentationModel:
         names = self._package.classes.names
         return Rule(len(names), background_id(names), as_threshold(confidence))
 
-    def _run(
-        self, pictures: list[Any], color_format: ColorFormat | None, rule: Rule
-    ) -> list[SemanticSegmentationResult]:
-        logits, config, places = self._forward(pictures, color_format)
+    def _run(self, images: list[Any], color_format: ColorFormat | None, rule: Rule) -> list[SemanticSegmentationResult]:
+        logits, config, places = self._forward(images, color_format)
         results = []
         for planes, (spot, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
@@ -114,10 +112,10 @@ class SegmentationModel:
         return results
 
     def _forward(
-        self, pictures: list[Any], color_format: ColorFormat | None
+        self, images: list[Any], color_format: ColorFormat | None
     ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
         """(b, K, h, w) logits, and the rest as of `_network_input`."""
-        inputs, config, places = self._network_input(pictures, color_format)
+        inputs, config, places = self._network_input(images, color_format)
         classes, logits = self._package.classes, self._backend(inputs)
         if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
             raise InputError(
@@ -127,19 +125,19 @@ class SegmentationModel:
         return logits, config, places
 
     def _network_input(
-        self, pictures: list[Any], color_format: ColorFormat | None
+        self, images: list[Any], color_format: ColorFormat | None
     ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
-        """The batch, how it was made, and for every picture its place in the network input and its own size."""
+        """The batch, how it was made, and for every image its place in the network input and its own size."""
         config = self._package.preprocess
-        if self._package.any_size:  # one picture, which says how large the network input is
-            pixels, order = as_pixels(pictures[0], color_format)
+        if self._package.any_size:  # one image, which says how large the network input is
+            pixels, order = as_pixels(images[0], color_format)
             config = in_own_size(config, pixels.shape[0], pixels.shape[1])
             check_forward(self._package.folder, config.size, self._package.planes, 1)
             planes, spot = preprocess(pixels, config, order)
             return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
-        batch, places = np.empty((len(pictures), config.channels, *config.size), np.float32), []
-        for picture, planes in zip(pictures, batch, strict=True):
-            pixels, order = as_pixels(picture, color_format)
+        batch, places = np.empty((len(images), config.channels, *config.size), np.float32), []
+        for image, planes in zip(images, batch, strict=True):
+            pixels, order = as_pixels(image, color_format)
             _, spot = preprocess(pixels, config, order, planes)
             places.append((spot, (pixels.shape[0], pixels.shape[1])))
         return batch, config, places
@@ -159,9 +157,9 @@ def as_threshold(confidence: Any) -> Threshold:
 def on_background(
     part: SemanticSegmentationResult, used: Placement, size: tuple[int, int], background: int
 ) -> SemanticSegmentationResult:
-    """The result of a part of a picture in a map of the whole.
+    """The result of a part of an image in a map of the whole.
 
-    The shared API's client leaves it at the part where that begins in the corner; but then it lies on no picture.
+    The shared API's client leaves it at the part where that begins in the corner; but then it lies on no image.
     """
     ids, confidence = np.full(size, background, np.int64), np.zeros(size, np.float32)
     ids[used.window], confidence[used.window] = part.segmentation_map, part.confidence

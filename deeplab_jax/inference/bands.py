@@ -1,6 +1,6 @@
-"""Logits in the size of the picture, a band of rows at a time.
+"""Logits in the size of the image, a band of rows at a time.
 
-All classes of a large picture together are a gigabyte that is written once and read once. A band of it stays in the
+All classes of a large image together are a gigabyte that is written once and read once. A band of it stays in the
 processor's cache until it is used up, and every band reuses the memory of the one before.
 """
 
@@ -17,7 +17,7 @@ MOST_ROWS, MOST_COLUMNS = 16, 32
 
 
 class Step(NamedTuple):
-    """Some neighbouring values of a resized axis: `weights` (target, source) times the source values."""
+    """Some neighboring values of a resized axis: `weights` (target, source) times the source values."""
 
     target: slice
     source: slice
@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 
 def resize_steps(size_in: int, size_out: int, step: int) -> list[Step]:
-    """Bilinear between pixel centres, antialiased where the axis shrinks: as a matrix, cut to where it is not 0.
+    """Bilinear between pixel centers, antialiased where the axis shrinks: as a matrix, cut to where it is not 0.
 
     Every output value is the mean of the input under a triangle, two input pixels wide or two output pixels, whichever
     is more.
@@ -34,9 +34,9 @@ def resize_steps(size_in: int, size_out: int, step: int) -> list[Step]:
     reach = max(scale, 1)
     for first in range(0, size_out, step):
         last = min(first + step, size_out)
-        centre = (np.arange(first, last)[:, None] + 0.5) * scale
-        source = slice(max(int(centre[0, 0] - reach), 0), min(int(centre[-1, 0] + reach) + 1, size_in))
-        weights = np.maximum(1 - np.abs(np.arange(source.start, source.stop) + 0.5 - centre) / reach, 0)
+        center = (np.arange(first, last)[:, None] + 0.5) * scale
+        source = slice(max(int(center[0, 0] - reach), 0), min(int(center[-1, 0] + reach) + 1, size_in))
+        weights = np.maximum(1 - np.abs(np.arange(source.start, source.stop) + 0.5 - center) / reach, 0)
         weights /= weights.sum(1, keepdims=True)
         steps.append(Step(slice(first, last), source, weights.astype(np.float32)))
     return steps
@@ -61,7 +61,7 @@ class Window(NamedTuple):
 
 
 class Resized:
-    """(K, h, w) planes, of which a window is resized to a picture's size, a band of its rows at a time."""
+    """(K, h, w) planes, of which a window is resized to an image's size, a band of its rows at a time."""
 
     def __init__(self, planes: np.ndarray, window: Window, outside: int, size: tuple[int, int]):
         """`outside`: the value of the window where it reaches beyond the planes."""
@@ -71,7 +71,7 @@ class Resized:
         self._column_steps = resize_steps(window.width, width, MOST_COLUMNS) if width < window.width else []
         most = len(self.steps[0].weights)
         self._narrow, self._band = (np.empty(count * most * columns, np.float32) for columns in (window.width, width))
-        # So that every value lies between four neighbours.
+        # So that every value lies between four neighbors.
         self.enlarges = 1 < window.height <= height and 1 < window.width <= width
 
     def cut(self, step: Step) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The ids of a picture without their confidences, which spares most of the resizing.
+"""The ids of an image without their confidences, which spares most of the resizing.
 
-Where bilinear interpolation enlarges, every pixel is a mean of four neighbouring logits. A class that leads at all four
+Where bilinear interpolation enlarges, every pixel is a mean of four neighboring logits. A class that leads at all four
 leads in between, and is there at least as probable as at the least sure of the four: the exponentials' sum is convex.
 So logits are interpolated for the other pixels alone, most of which are at borders; and where rounding tells one class
 from another, or a probability from the threshold, the whole row is resized as `postprocess` does it.
@@ -20,7 +20,7 @@ MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole
 def write_class_map(
     logits: np.ndarray, spot: Placement, input_size: tuple[int, int], rule: Rule, out: np.ndarray
 ) -> None:
-    """Writes the ids of `postprocess`, the same in every pixel, into `out`, (H, W) of the picture's own size."""
+    """Writes the ids of `postprocess`, the same in every pixel, into `out`, (H, W) of the image's own size."""
     resized = Resized(logits, uncovered(logits.shape[1:], spot, input_size), rule.background, out.shape)
     of_rank, least = rule.of_rank(len(logits)).astype(out.dtype), rule.least(len(logits))
     settled = Settled(resized, least) if resized.enlarges and len(logits) > 1 else None

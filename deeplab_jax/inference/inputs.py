@@ -1,4 +1,4 @@
-"""What users hand in, as pixels: arrays, tensors, Pillow's pictures and files.
+"""What users hand in, as pixels: arrays, tensors, Pillow's images and files.
 
 Nothing but numpy is imported for it: who hands in a tensor has imported PyTorch.
 """
@@ -12,13 +12,13 @@ import numpy as np
 
 from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.image.contrast import ColorFormat
-from deeplab_jax.package.limits import MOST_PIXELS, check_picture
+from deeplab_jax.package.limits import MOST_PIXELS, check_image
 
-KINDS = "a numpy array, a torch tensor, a PIL picture or the path of a file"
+KINDS = "a numpy array, a torch tensor, a PIL image or the path of a file"
 
 
 def as_list(images: Any) -> list[Any]:
-    """One entry a picture, of one picture, a sequence of them or a tensor (b, 3, h, w)."""
+    """One entry an image, of one image, a sequence of them or a tensor (b, 3, h, w)."""
     if isinstance(images, (list, tuple)) or (is_a(images, "torch", "Tensor") and images.ndim == 4):
         return list(images)
     return [images]
@@ -30,7 +30,7 @@ def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[np.ndarray,
     Args:
         image: - an array, numpy's or JAX's: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), whose last channel is left out;
                - a tensor of PyTorch's: (3, h, w), or the same with 1 or 4 channels, (h, w) or (h, w, 3);
-               - a picture of Pillow's or a file, which are RGB whatever `color_format` says; a file is turned upright.
+               - an image of Pillow's or a file, which are RGB whatever `color_format` says; a file is turned upright.
                Values are uint8, uint16 in 0..65535, or floating-point in 0..255.
         color_format: of arrays and tensors; without it arrays are BGR and tensors RGB.
 
@@ -46,7 +46,7 @@ def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[np.ndarray,
     if is_a(image, "jax", "Array"):
         image = np.asarray(image, np.float32 if image.dtype.name == "bfloat16" else None)
     if not isinstance(image, np.ndarray):
-        raise InputError(f"a picture must be {KINDS}, not {type(image).__name__}; for several give a list of them")
+        raise InputError(f"an image must be {KINDS}, not {type(image).__name__}; for several give a list of them")
     return as_levels(np.asarray(image)), color_format or "bgr"  # without what a subclass does otherwise
 
 
@@ -65,14 +65,14 @@ def file_pixels(path: Path) -> np.ndarray:
     return read_image(path, MOST_PIXELS)
 
 
-def pillow_pixels(picture: Any) -> np.ndarray:
+def pillow_pixels(image: Any) -> np.ndarray:
     from deeplab_jax.image.read import FAULTS, as_rgb
 
-    check_picture(picture.height, picture.width)
+    check_image(image.height, image.width)
     try:
-        return np.asarray(picture) if picture.mode[0] in "IF" else as_rgb(picture)
+        return np.asarray(image) if image.mode[0] in "IF" else as_rgb(image)
     except FAULTS as error:
-        raise InputError(f"a PIL picture cannot be read ({first_line(error)})") from None
+        raise InputError(f"a PIL image cannot be read ({first_line(error)})") from None
 
 
 def tensor_pixels(tensor: Any) -> np.ndarray:
@@ -81,25 +81,25 @@ def tensor_pixels(tensor: Any) -> np.ndarray:
         tensor = tensor.detach().cpu().resolve_neg()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (RuntimeError, TypeError) as error:  # sparse, or without values
-        raise InputError(f"a tensor cannot be read as a picture: {first_line(error)}") from None
+        raise InputError(f"a tensor cannot be read as an image: {first_line(error)}") from None
     channels_last = array.ndim != 3 or (array.shape[0] != 3 and array.shape[2] == 3)
     return array if channels_last else array.transpose(1, 2, 0)
 
 
 def as_levels(image: np.ndarray) -> np.ndarray:
-    """Three channels, uint8 or float32 in 0..255. Raises InputError for what is no picture."""
+    """Three channels, uint8 or float32 in 0..255. Raises InputError for what is no image."""
     found = f"{image.dtype} {image.shape}"
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise InputError(f"a picture must be of shape (height, width) or (height, width, 1, 3 or 4), not {found}")
-    check(image.size > 0, f"a picture of shape {image.shape} has no pixels")
-    check_picture(*image.shape[:2])
+        raise InputError(f"an image must be of shape (height, width) or (height, width, 1, 3 or 4), not {found}")
+    check(image.size > 0, f"an image of shape {image.shape} has no pixels")
+    check_image(*image.shape[:2])
     if image.dtype.kind == "u" and image.dtype.itemsize == 2:
         image = (image // 257).astype(np.uint8)
     elif image.dtype.kind == "f":
         image = float_levels(image)
     elif image.dtype != np.uint8:
-        raise InputError(f"a picture must be uint8, uint16 in 0..65535 or floating-point in 0..255, not {found}")
+        raise InputError(f"an image must be uint8, uint16 in 0..65535 or floating-point in 0..255, not {found}")
     if channels == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, -1)
     return image[..., :3]
@@ -108,7 +108,7 @@ def as_levels(image: np.ndarray) -> np.ndarray:
 def float_levels(image: np.ndarray) -> np.ndarray:
     low, high = float(image.min()), float(image.max())
     if not 0 <= low <= high <= 255:  # not a number compares as false
-        raise InputError(f"a floating-point picture must hold 0..255, not {low:g}..{high:g}; clip or scale it")
+        raise InputError(f"a floating-point image must hold 0..255, not {low:g}..{high:g}; clip or scale it")
     if 0 < high <= 1:
-        raise InputError(f"a floating-point picture must hold 0..255; this one ends at {high:g}, multiply it by 255")
+        raise InputError(f"a floating-point image must hold 0..255; this one ends at {high:g}, multiply it by 255")
     return image.astype(np.float32)

@@ -64,9 +64,9 @@ class Rule:
 def postprocess(
     logits: np.ndarray, spot: Placement, input_size: tuple[int, int], image_size: tuple[int, int], rule: Rule
 ) -> SemanticSegmentationResult:
-    """(K, h, w) logits of one picture to ids and confidences, 0 for background by the rule, of the picture's own size.
+    """(K, h, w) logits of one image to ids and confidences, 0 for background by the rule, of the image's own size.
 
-    Where the picture reaches beyond the network input (`spot` is partly outside), the shared API takes the background's
+    Where the image reaches beyond the network input (`spot` is partly outside), the shared API takes the background's
     id for the value of every logit.
     """
     segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
@@ -99,7 +99,7 @@ def _uncovered_axis(size: int, input_size: int, before: int, covered: int) -> tu
     scale = size / input_size
     first = min(round(scale * before), size - 1)
     last = size - round(scale * (input_size - before - covered))
-    return first, max(last - first, 1)  # a thin picture may round to nothing
+    return first, max(last - first, 1)  # a thin image may round to nothing
 
 
 def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.draw import mask_picture, overlay
+from deeplab_jax.image.draw import mask_image, overlay
 from deeplab_jax.image.read import read_header, read_image
 from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel, as_threshold
 from deeplab_jax.package.find import find_package
@@ -141,7 +141,7 @@ class Work:
         write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.data))
 
     def _write_mask(self, ids: np.ndarray, name: str) -> None:
-        mask = mask_picture(ids, self._classes)
+        mask = mask_image(ids, self._classes)
         write_whole(self._out / f"{name}_mask.png", lambda part: mask.save(part, "PNG", compress_level=1))
 
 

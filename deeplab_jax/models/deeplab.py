@@ -64,7 +64,7 @@ class AuxHead(nnx.Module):
 
 
 class DeepLab(nnx.Module):
-    """Normalised float32 NHWC pictures of any size to logits of the same size.
+    """Normalized float32 NHWC images of any size to logits of the same size.
 
     In training mode `rngs` feeds dropout; without it nothing is dropped.
     """
@@ -116,5 +116,5 @@ class DeepLab(nnx.Module):
 
 
 def build_model(config: ModelConfig, *, rngs: nnx.Rngs) -> DeepLab:
-    """A freshly initialised model in training mode; `model.eval()` switches BatchNorm and dropout to inference."""
+    """A freshly initialized model in training mode; `model.eval()` switches BatchNorm and dropout to inference."""
     return DeepLab(config, rngs=rngs)

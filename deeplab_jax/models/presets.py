@@ -169,7 +169,7 @@ def tf_deeplab(
         separable: 3x3 convolutions of ASPP and decoder (`aspp_with_separable_conv`, `decoder_use_separable_conv`).
         depth_multiplier: of MobileNetV2's channels.
         multi_grid: factors on the dilations of the last stage; by default 1, 2, 4 for the beta ResNets, else none.
-        in_channels: of the pictures.
+        in_channels: of the images.
     """
     encoder = choose(TF_ENCODERS, model_variant, output_stride, in_channels)
     if isinstance(encoder, MobileNetV2Config):

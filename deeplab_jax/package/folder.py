@@ -23,7 +23,7 @@ from deeplab_jax.classes import BLACK, Classes, default_palette, has_background
 from deeplab_jax.config import PreprocessConfig, read_json
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.package import inference_config
-from deeplab_jax.package.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, picture_bytes
+from deeplab_jax.package.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, image_bytes
 
 WEIGHT_FILES = {
     "jax": ("architecture.json", "weights.safetensors"),
@@ -42,9 +42,9 @@ def with_background(classes: Classes) -> Classes:
     Its model then has one logit fewer than the package has classes.
     """
     if not has_background(classes.names):
-        spare = next(colour for colour in default_palette(len(classes) + 2)[1:] if colour not in classes.palette)
-        colours = tuple(spare if colour == BLACK else colour for colour in classes.palette)
-        classes = Classes(("background", *classes.names), (BLACK, *colours))
+        spare = next(color for color in default_palette(len(classes) + 2)[1:] if color not in classes.palette)
+        colors = tuple(spare if color == BLACK else color for color in classes.palette)
+        classes = Classes(("background", *classes.names), (BLACK, *colors))
     if len(classes) < 2:
         raise InputError("`background` alone makes no package; name at least one more class")
     return classes
@@ -66,12 +66,12 @@ class Package:
     classes: Classes
     preprocess: PreprocessConfig
     any_size: bool  # images are network input in their own size; that of `preprocess` is no more than usual
-    max_batch: int  # pictures in one forward pass
+    max_batch: int  # images in one forward pass
     size_from: str = "inference_config.json"  # what says how large the network input is
 
     @property
     def planes(self) -> int:
-        """How many float32 planes a picture's network input and logits are together, at most."""
+        """How many float32 planes an image's network input and logits are together, at most."""
         return self.preprocess.channels + len(self.classes)
 
 
@@ -140,15 +140,15 @@ def _read_package(folder: Path, size: InputSize | None) -> Package:
     config = inference_config.read(path, _read_json(path))
     names = _class_names(folder / "class_names.txt")
     palette = default_palette(len(names)) if config.palette is None else config.palette
-    light = all(0 <= channel <= 255 for colour in palette for channel in colour)
+    light = all(0 <= channel <= 255 for color in palette for channel in color)
     check(light, f"{path}: palette must hold values from 0 to 255")
-    check(len(palette) == len(names), f"{path}: palette has {len(palette)} colours for {len(names)} classes")
+    check(len(palette) == len(names), f"{path}: palette has {len(palette)} colors for {len(names)} classes")
     package = Package(folder, backend, Classes(names, palette), config.preprocess, config.any_size, config.max_batch)
     package = with_size(package, size)
     if package.any_size:
         return package
     check_forward(path, package.preprocess.size, package.planes, 1)
-    most = MOST_BYTES // picture_bytes(package.preprocess.size, package.planes)
+    most = MOST_BYTES // image_bytes(package.preprocess.size, package.planes)
     return replace(package, max_batch=min(package.max_batch, most))
 
 

@@ -8,7 +8,7 @@
      "forward_pass": {"static_batch_size", "max_dynamic_batch_size"},
      "post_processing": {"type": "softmax", "fused": false}}
 
-Our own keys: "palette" and, where the shared API has no words for it, "exact": how pictures are fitted, and the "size"
+Our own keys: "palette" and, where the shared API has no words for it, "exact": how images are fitted, and the "size"
 that a network for any size was trained for. Unknown keys are ignored, as they are there.
 """
 
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeplab_jax.classes import Classes, Colour
+from deeplab_jax.classes import Classes, Color
 from deeplab_jax.config import Contrast, PreprocessConfig, from_dict
 from deeplab_jax.errors import InputError, check
 
-MAX_BATCH = 8  # pictures in one forward pass
-FARTHEST = 1e6  # mean, and inverse of a deviation, of pictures in 0..1
+MAX_BATCH = 8  # images in one forward pass
+FARTHEST = 1e6  # mean, and inverse of a deviation, of images in 0..1
 # How the shared API runs packages of engines that take one size only.
 STANDS_FOR = {"letterbox-reflect-edges": "letterbox", "fit-longer-edge": "letterbox"}
 
@@ -29,9 +29,9 @@ STANDS_FOR = {"letterbox-reflect-edges": "letterbox", "fit-longer-edge": "letter
 @dataclass(frozen=True)
 class InferenceConfig:
     preprocess: PreprocessConfig
-    any_size: bool  # pictures are not fitted: each is network input of its own size
+    any_size: bool  # images are not fitted: each is network input of its own size
     max_batch: int
-    palette: tuple[Colour, ...] | None
+    palette: tuple[Color, ...] | None
 
 
 def write(
@@ -46,7 +46,7 @@ def write(
 
     Args:
         dynamic_size: the network takes images of any height and width, and each is its input in its own size.
-        max_batch: pictures in one forward pass.
+        max_batch: images in one forward pass.
         model_initialization: what the shared API's torch backend builds the network from.
     """
     height, width = preprocess.size
@@ -70,19 +70,19 @@ def write(
         },
         "forward_pass": {"static_batch_size": None, "max_dynamic_batch_size": max_batch},
         "post_processing": {"type": "softmax", "fused": False},
-        "palette": [list(colour) for colour in classes.palette],
+        "palette": [list(color) for color in classes.palette],
         **({"model_initialization": model_initialization} if model_initialization else {}),
     }
 
 
 def shared_fit(preprocess: PreprocessConfig) -> dict[str, Any]:
-    """How pictures are fitted or, where the shared API has no words for that, the nearest."""
+    """How images are fitted or, where the shared API has no words for that, the nearest."""
     mode = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
     return {"resize_mode": mode, "padding_value": int(sum(preprocess.padding) / 3)}
 
 
 def unlike_others(preprocess: PreprocessConfig) -> str | None:
-    """How other clients of the shared API fit pictures, where that is not how we do."""
+    """How other clients of the shared API fit images, where that is not how we do."""
     shared, levels = shared_fit(preprocess), preprocess.padding
     if preprocess.resize_mode == "stretch":
         return None
@@ -90,7 +90,7 @@ def unlike_others(preprocess: PreprocessConfig) -> str | None:
         return None
     ours = ", ".join(f"{level:.0f}" for level in levels)
     return (
-        f"other clients of the shared API fit pictures by {shared['resize_mode']} on grey {shared['padding_value']}, "
+        f"other clients of the shared API fit images by {shared['resize_mode']} on gray {shared['padding_value']}, "
         f"AutoModel by {preprocess.resize_mode} on ({ours})"
     )
 
@@ -121,7 +121,7 @@ def read(path: Path, document: Any) -> InferenceConfig:
         _preprocess(path, network_input, _read_steps(path, _object(path, document, "image_pre_processing"))),
         _any_size(path, network_input),
         max_batch,
-        None if palette is None else from_dict(tuple[Colour, ...], palette, f"{path}: palette"),
+        None if palette is None else from_dict(tuple[Color, ...], palette, f"{path}: palette"),
     )
 
 
@@ -145,7 +145,7 @@ def _preprocess(path: Path, network_input: dict[str, Any], steps: dict[str, Any]
         "mean": mean,
         "std": std,
         "padding_value": 0 if mode == "fit-longer-edge" else network_input.get("padding_value") or 0,
-        "color_mode": "grey" if channels == 1 else key(path, network_input, "color_mode", str),
+        "color_mode": "gray" if channels == 1 else key(path, network_input, "color_mode", str),
         **_object(path, network_input, "exact"),
         **steps,
     }
@@ -153,7 +153,7 @@ def _preprocess(path: Path, network_input: dict[str, Any], steps: dict[str, Any]
 
 
 def _normalization(path: Path, network_input: dict[str, Any], channels: int) -> list[list[float]]:
-    """Means and deviations of pictures in 0..1, whatever `scaling_factor` brings pictures to, three each."""
+    """Means and deviations of images in 0..1, whatever `scaling_factor` brings images to, three each."""
     scale = from_dict(float, network_input.get("scaling_factor") or 1, f"{path}: scaling_factor")
     check(0 < scale < float("inf"), f"{path}: scaling_factor={scale} must be positive")
     lists = from_dict(
@@ -163,7 +163,7 @@ def _normalization(path: Path, network_input: dict[str, Any], channels: int) -> 
     check(fits, f"{path}: normalization must be two lists of {channels} values, means and deviations, not {lists!r}")
     means, deviations = ([value * (scale / 255) for value in values * (3 // len(values))] for values in lists)
     beyond = any(abs(mean) > FARTHEST for mean in means) or any(0 < d < 1 / FARTHEST for d in deviations)
-    check(not beyond, f"{path}: pictures divided by {scale:g} and normalized by {lists!r} are beyond float32's range")
+    check(not beyond, f"{path}: images divided by {scale:g} and normalized by {lists!r} are beyond float32's range")
     return [means, deviations]
 
 
@@ -188,7 +188,7 @@ def _enabled(place: str, document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _any_size(path: Path, network_input: dict[str, Any]) -> bool:
-    """Whether pictures keep their size: there is none to fit them into, and the network takes all."""
+    """Whether images keep their size: there is none to fit them into, and the network takes all."""
     dynamic = network_input.get("dynamic_spatial_size_supported") is True
     mode = _object(path, network_input, "dynamic_spatial_size_mode").get("type")
     return network_input.get("training_input_size") is None and dynamic and mode == "any-size"

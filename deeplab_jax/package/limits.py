@@ -1,35 +1,35 @@
-"""How large a package and a picture may be, so that nothing takes memory beyond reason. Checked before it is taken."""
+"""How large a package and an image may be, so that nothing takes memory beyond reason. Checked before it is taken."""
 
 from pathlib import Path
 
 from deeplab_jax.errors import InputError, check
 
-MOST_PIXELS = 2**26  # of a picture; its result takes 12 bytes a pixel, and what leads to it as much again
-MOST_SIDE = 2**16  # of a picture, likewise: what is worked on at a time are whole rows of all classes
+MOST_PIXELS = 2**26  # of an image; its result takes 12 bytes a pixel, and what leads to it as much again
+MOST_SIDE = 2**16  # of an image, likewise: what is worked on at a time are whole rows of all classes
 MOST_BYTES = 3 * 2**29  # of network input and logits in one forward pass
 MOST_CLASSES = 4096
 MOST_TEXT = 2**22  # bytes of a JSON or text file in a package
 
 
-def check_picture(height: int, width: int) -> None:
-    """Raises InputError for a picture that is too large."""
+def check_image(height: int, width: int) -> None:
+    """Raises InputError for an image that is too large."""
     side = int(MOST_PIXELS**0.5)
-    too_large = f"a picture of {width}x{height} has more pixels than one of {side}x{side}, the most that is taken"
+    too_large = f"an image of {width}x{height} has more pixels than one of {side}x{side}, the most that is taken"
     check(height * width <= MOST_PIXELS, f"{too_large}; cut it up")
-    too_long = f"a picture of {width}x{height} has a side of more than {MOST_SIDE} pixels, the most that is taken"
+    too_long = f"an image of {width}x{height} has a side of more than {MOST_SIDE} pixels, the most that is taken"
     check(max(height, width) <= MOST_SIDE, f"{too_long}; cut it up")
 
 
-def picture_bytes(size: tuple[int, int], planes: int) -> int:
-    """Of float32 network input and logits of one picture, which are so many planes together."""
+def image_bytes(size: tuple[int, int], planes: int) -> int:
+    """Of float32 network input and logits of one image, which are so many planes together."""
     return 4 * planes * size[0] * size[1]
 
 
 def check_forward(place: Path, size: tuple[int, int], planes: int, batch: int) -> None:
-    """Raises InputError, which names the place and a size that would do, where so many pictures are too large."""
-    needed = batch * picture_bytes(size, planes)
+    """Raises InputError, which names the place and a size that would do, where so many images are too large."""
+    needed = batch * image_bytes(size, planes)
     if needed > MOST_BYTES:
-        what = f"{batch} pictures of {size[1]}x{size[0]} with {planes} planes of input and logits"
+        what = f"{batch} images of {size[1]}x{size[0]} with {planes} planes of input and logits"
         height, width = (max(int(side * (MOST_BYTES / needed) ** 0.5), 1) for side in size)
         raise InputError(
             f"{place}: {what} take {needed >> 20} MiB at once, more than {MOST_BYTES >> 20}; fit them into less with "

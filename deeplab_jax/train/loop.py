@@ -116,8 +116,8 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                 jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
             track.validate(step, found)
 
-        pictures = f"{len(train_set)} pictures to train on, {len(val_set)} to validate on"
-        track.say(f"{pictures}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
+        images = f"{len(train_set)} images to train on, {len(val_set)} to validate on"
+        track.say(f"{images}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
         for note in notes:
             track.say(note)
         if config.loss.class_weights:
@@ -153,7 +153,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     checkpoints.save(state, progress)
                 if number:
                     raise Interrupted(number)
-        except InputError as error:  # such as a picture that cannot be used: it costs no step
+        except InputError as error:  # such as an image that cannot be used: it costs no step
             if jax.process_count() > 1:
                 raise  # one of them alone cannot save
             if start < done and np.isfinite(losses).all() and is_finite(state):

@@ -1,6 +1,6 @@
 """Losses in float32 over the pixels that have a label. Each is 0, with gradient 0, where there is none.
 
-What a picture adds is found within that picture: sorting and ranking never gather a batch that is split over devices.
+What an image adds is found within that image: sorting and ranking never gather a batch that is split over devices.
 
 A model of one logit tells class 1 from class 0, the background, by a sigmoid. A softmax over that logit and a zero for
 the background is the same, so such logits are made two; where the usual loss of a sigmoid is another one, its function
@@ -40,7 +40,7 @@ def make_loss(config: LossConfig) -> Callable[[Logits, Ids], Scalar]:
 def cross_entropy(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     """Mean over the valid pixels of the batch, each weighted by its class; smoothed as PyTorch smooths.
 
-    With `hard_pixels` below 1, of every picture only that share of its valid pixels counts, those of largest loss. Of
+    With `hard_pixels` below 1, of every image only that share of its valid pixels counts, those of largest loss. Of
     one logit it is the binary cross-entropy, and as with PyTorch's `pos_weight` the mean does not count the weights.
     """
     valid, chosen = valid_and_chosen(ids)
@@ -90,20 +90,20 @@ def lovasz(logits: Logits, ids: Ids) -> Scalar:
 
 
 def lovasz_hinge(logits: Float[Array, "b h w"], ids: Ids) -> Scalar:
-    """The Lovász extension of the foreground's Jaccard loss, of hinges on the logits; mean over the pictures."""
+    """The Lovász extension of the foreground's Jaccard loss, of hinges on the logits; mean over the images."""
     valid, _ = valid_and_chosen(ids)
 
-    def of_picture(logits: Float[Array, "h w"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
+    def of_image(logits: Float[Array, "h w"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
         foreground = (truth == 1).astype(jnp.float32)
         errors = jnp.where(valid, jax.nn.relu(1 - logits * (2 * foreground - 1)), 0)
         return lovasz_extension(errors.ravel(), foreground.ravel())
 
-    return jax.vmap(of_picture)(logits, ids, valid).mean()
+    return jax.vmap(of_image)(logits, ids, valid).mean()
 
 
 def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
-    """The Lovász extension of the Jaccard loss (arXiv:1705.08790), of every picture over the classes that occur in it;
-    mean over the pictures."""
+    """The Lovász extension of the Jaccard loss (arXiv:1705.08790), of every image over the classes that occur in it;
+    mean over the images."""
     valid, _ = valid_and_chosen(ids)
     probabilities = jax.nn.softmax(logits)
 
@@ -112,14 +112,14 @@ def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
         errors = jnp.where(valid, jnp.abs(foreground - p), 0)
         return lovasz_extension(errors, foreground), foreground.max()
 
-    def of_picture(p: Float[Array, "h w classes"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
+    def of_image(p: Float[Array, "h w classes"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
         columns = p.reshape(-1, p.shape[-1]).T
         classes = jnp.arange(p.shape[-1])
         # Class by class, so that memory does not grow with their number.
         losses, occurs = jax.lax.map(lambda c: of_class(c[0], c[1], truth.ravel(), valid.ravel()), (classes, columns))
         return divide((losses * occurs).sum(), occurs.sum())
 
-    return jax.vmap(of_picture)(probabilities, ids, valid).mean()
+    return jax.vmap(of_image)(probabilities, ids, valid).mean()
 
 
 def lovasz_extension(errors: Float[Array, "n"], foreground: Float[Array, "n"]) -> Scalar:
@@ -138,7 +138,7 @@ def jaccard_steps(foreground: Float[Array, "n"]) -> Float[Array, "n"]:
 
 
 def hardest(losses: Float[Array, "b h w"], valid: Bool[Array, "b h w"], share: float) -> Float[Array, "b h w"]:
-    """1 for the pixels of every picture whose loss is among the largest, that share of the valid ones, rounded up.
+    """1 for the pixels of every image whose loss is among the largest, that share of the valid ones, rounded up.
 
     Pixels with the smallest loss of these share what is left evenly: certain pixels all have a loss of 0.
     """

@@ -18,7 +18,7 @@ from deeplab_jax.errors import InputError, first_line
 @dataclass(frozen=True)
 class Shardings:
     state: NamedSharding  # a whole copy on every device
-    batch: NamedSharding  # pictures split over the axis `data`
+    batch: NamedSharding  # images split over the axis `data`
     rows: NamedSharding  # and the rows of each over the axis `space`
 
 
@@ -27,7 +27,7 @@ def make_shardings(devices: Sequence[Any] | None = None, space: int = 1) -> Shar
 
     Args:
         devices: by default all that there are, of all processes.
-        space: how many devices share one picture, each some of its rows. What a convolution needs of its neighbours'
+        space: how many devices share one image, each some of its rows. What a convolution needs of its neighbors'
             rows is exchanged by XLA.
 
     Raises:
@@ -59,7 +59,7 @@ def check_fit(config: Experiment, shardings: Shardings) -> None:
 
 
 def part_of_batch(shardings: Shardings) -> Part:
-    """What this process reads of every batch: the pictures of its devices, which it may share with other processes."""
+    """What this process reads of every batch: the images of its devices, which it may share with other processes."""
     groups = np.asarray(shardings.batch.mesh.devices)
     mine = [n for n, group in enumerate(groups) if jax.process_index() in {device.process_index for device in group}]
     return Part(mine[0] // len(mine), len(groups) // len(mine))

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from deeplab_jax.config import Experiment, OptimConfig
-from deeplab_jax.data.augment import augment, normalise
+from deeplab_jax.data.augment import augment, normalize
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import KEPT
 from deeplab_jax.models.state import abstract_model
@@ -20,7 +20,7 @@ from deeplab_jax.train.optimizer import make_optimizer
 from deeplab_jax.train.sharding import Shardings
 from deeplab_jax.train.warm_start import load_start
 
-SHOWN = 4  # pictures of a validation that are drawn
+SHOWN = 4  # images of a validation that are drawn
 
 
 class TrainState(NamedTuple):
@@ -98,7 +98,7 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
                 loss = loss_between(model(images.astype(dtype), rngs=rngs), ids)
             return loss, nnx.state(model, nnx.BatchStat)
 
-        if config.train.rematerialise:
+        if config.train.rematerialize:
             loss_of = keeping_features_only(loss_of)
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
@@ -129,13 +129,13 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
     """(state, batch) -> sums over the batch's valid pixels.
 
     `confusion` (classes, classes) truth by prediction, `loss` the cross-entropy, and `pixels` how many there are; and
-    `maps`, the most probable classes of the first few pictures.
+    `maps`, the most probable classes of the first few images.
     """
     classes = max(config.model.num_classes, 2)  # one logit tells a class from background
 
     @partial(jax.jit, in_shardings=(shardings.state, shardings.batch), out_shardings=shardings.state)
     def eval_step(state: TrainState, batch: dict[str, Array]) -> dict[str, Array]:
-        images = normalise(batch["image"].astype(jnp.float32) / 255, config.preprocess)
+        images = normalize(batch["image"].astype(jnp.float32) / 255, config.preprocess)
         images = jax.lax.with_sharding_constraint(images, shardings.rows)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
         valid, chosen = valid_and_chosen(truth)

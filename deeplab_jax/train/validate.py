@@ -1,4 +1,4 @@
-"""Validation between steps: figures over the whole set, and some of its pictures to look at."""
+"""Validation between steps: figures over the whole set, and some of its images to look at."""
 
 from collections.abc import Callable
 from typing import NamedTuple

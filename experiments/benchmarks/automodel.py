@@ -1,4 +1,4 @@
-"""Our AutoModel beside Roboflow's `inference_models` on the same ONNX package and the same 1280x720 picture.
+"""Our AutoModel beside Roboflow's `inference_models` on the same ONNX package and the same 1280x720 image.
 
     pip install torch==2.13.0 && pip install "inference-models[onnx-cpu]==0.39.6" torch==2.13.0
     pip install --no-deps .
@@ -39,7 +39,7 @@ LOAD_OURS = """
 from deeplab_jax import AutoModel
 ours = AutoModel.from_pretrained(package, device="cpu")
 """
-READ = "import sys, cv2; package, picture = sys.argv[1:]; image = cv2.imread(picture)\n"
+READ = "import sys, cv2; package, image = sys.argv[1:]; image = cv2.imread(image)\n"
 
 
 def operators_are_missing() -> bool:
@@ -70,7 +70,7 @@ def main() -> None:
         sys.exit(__doc__)
     package, source = sys.argv[1:]
     image = cv2.imread(source)
-    assert image is not None, f"{source} is no picture"
+    assert image is not None, f"{source} is no image"
     image = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
     declare = DECLARE if operators_are_missing() else ""
     models: dict[str, Any] = {"package": package}
@@ -93,10 +93,10 @@ def main() -> None:
     median = {name: statistics.median(found) for name, found in seconds.items()}
 
     with tempfile.TemporaryDirectory() as folder:
-        picture = str(Path(folder) / "picture.png")
-        cv2.imwrite(picture, image)
+        path = str(Path(folder) / "image.png")
+        cv2.imwrite(path, image)
         programs = {"theirs": declare + READ + LOAD_THEIRS + "theirs(image)", "ours": READ + LOAD_OURS + "ours(image)"}
-        commands = {name: [sys.executable, "-c", program, package, picture] for name, program in programs.items()}
+        commands = {name: [sys.executable, "-c", program, package, path] for name, program in programs.items()}
         starts = by_turns(
             {name: lambda c=c: subprocess.run(c, check=True, capture_output=True) for name, c in commands.items()},
             STARTS,
@@ -107,7 +107,7 @@ def main() -> None:
     shares = ", ".join(f"{name} {value / median['theirs']:.2f}" for name, value in median.items())
     print(f"of their time: {shares}")
     print("| what | ratio of medians | of single turns |\n|---|---|---|")
-    print(row(f"a picture of {SIZE[0]}x{SIZE[1]}, {TURNS} turns", seconds))
+    print(row(f"an image of {SIZE[0]}x{SIZE[1]}, {TURNS} turns", seconds))
     print(row(f"from process start to the first result, {STARTS} turns", starts))
 
 

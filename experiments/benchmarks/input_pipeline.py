@@ -2,7 +2,7 @@
 
     pip install -e . torch albumentations && python experiments/benchmarks/input_pipeline.py --root CAMVID
 
-Both are held to the same cores and take turns. PyTorch's decodes, scales, crops, flips, jitters and normalises on the
+Both are held to the same cores and take turns. PyTorch's decodes, scales, crops, flips, jitters and normalizes on the
 host. Ours decodes there, and the rest is part of the training step on the device: it is timed too, on one core.
 """
 
@@ -37,11 +37,11 @@ class CamVid(torch.utils.data.Dataset):
     def __init__(self, root: Path):
         self.images = sorted((root / "train").iterdir())
         self.masks = root / "trainannot"
-        grey = tuple(255 * mean for mean in PREPROCESS.mean)
+        gray = tuple(255 * mean for mean in PREPROCESS.mean)
         self.transform = albumentations.Compose(
             [
                 albumentations.RandomScale((-0.5, 0.5), p=1),
-                albumentations.PadIfNeeded(*CROP, border_mode=cv2.BORDER_CONSTANT, fill=grey, fill_mask=255),
+                albumentations.PadIfNeeded(*CROP, border_mode=cv2.BORDER_CONSTANT, fill=gray, fill_mask=255),
                 albumentations.RandomCrop(*CROP),
                 albumentations.HorizontalFlip(),
                 albumentations.ColorJitter(0.2, 0.2, 0.2, 0, p=1),

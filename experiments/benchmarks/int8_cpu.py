@@ -5,7 +5,7 @@
     qemu-x86_64-static -cpu Haswell $(which python) experiments/benchmarks/int8_cpu.py ONNX --root VOC2012 \\
         --out GRAPHS --count 8
 
-The first run quantizes the float32 package in every way, on pictures of the training split, and compares the graphs
+The first run quantizes the float32 package in every way, on images of the training split, and compares the graphs
 with float32 on those of the validation split. Seconds are CPU seconds of one thread for a network input, the least of
 turns that alternate. A run that finds the graphs says on how many pixels the class is that of the first run: on a CPU
 without VNNI, or in QEMU's emulation of one (from 7.2 on it knows AVX2), ONNX Runtime takes other kernels.
@@ -67,7 +67,7 @@ def main(
     root: Path,
     out: Path,
     format: str = "voc",
-    count: Annotated[int | None, arg(help="pictures of the validation split, by default all")] = None,
+    count: Annotated[int | None, arg(help="images of the validation split, by default all")] = None,
 ) -> None:
     read, data = read_package(package), open_dataset(root, format, "val")
     number = min(count or len(data), len(data))
@@ -76,16 +76,16 @@ def main(
     if first:
         quantize(package, read, open_dataset(root, format, "train"), out)
     engines = {way: Engine(file, read) for way, file in (files | {way: out / f"{way}.onnx" for way in WAYS}).items()}
-    print(f"onnxruntime {onnxruntime.__version__}, {number} pictures\n")
+    print(f"onnxruntime {onnxruntime.__version__}, {number} images\n")
     (measure if first else compare)(engines, data, samples, out)
 
 
 def quantize(source: Path, package: Package, calibration: Dataset, out: Path) -> None:
     """A graph a way."""
-    from converters.export.export import Options, Pictures, network_inputs
+    from converters.export.export import Images, Options, network_inputs
     from converters.export.onnx.precision import to_int8
 
-    graph, options = onnx.load(source / "weights.onnx"), Options(calibration=Pictures(calibration))
+    graph, options = onnx.load(source / "weights.onnx"), Options(calibration=Images(calibration))
     out.mkdir(parents=True)
     ours = quantization.quantize_static
     for way, changes in WAYS.items():

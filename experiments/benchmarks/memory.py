@@ -1,4 +1,4 @@
-"""How much less a training step keeps for its backward pass with `train.rematerialise`, for DeepLabV3+ at stride 16.
+"""How much less a training step keeps for its backward pass with `train.rematerialize`, for DeepLabV3+ at stride 16.
 
     python experiments/benchmarks/memory.py
 
@@ -17,7 +17,7 @@ from deeplab_jax.models.state import abstract_model
 from deeplab_jax.train.step import keeping_features_only, kernels_in
 
 
-def kept_bytes(encoder: str, size: int, batch: int, dtype: str, rematerialise: bool) -> int:
+def kept_bytes(encoder: str, size: int, batch: int, dtype: str, rematerialize: bool) -> int:
     abstract = abstract_model(presets.smp_deeplabv3plus(encoder, 21))
     graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
 
@@ -26,7 +26,7 @@ def kept_bytes(encoder: str, size: int, batch: int, dtype: str, rematerialise: b
             model = nnx.merge(graph, kernels_in(jnp.dtype(dtype), params), stats, copy=True)
             return model(jnp.zeros((batch, size, size, 3), dtype), rngs=nnx.Rngs(dropout=0)).astype(jnp.float32).sum()
 
-        return jax.vjp(keeping_features_only(loss) if rematerialise else loss, params)[1]
+        return jax.vjp(keeping_features_only(loss) if rematerialize else loss, params)[1]
 
     return size_of(jax.eval_shape(backward, params, stats)) - size_of(params)
 
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=513)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
-    print(f"jax {jax.__version__}, {options.batch} pictures of {options.size}x{options.size}")
-    print("| encoder | type | kept, MiB | kept with rematerialise, MiB | share |\n|---|---|---|---|---|")
+    print(f"jax {jax.__version__}, {options.batch} images of {options.size}x{options.size}")
+    print("| encoder | type | kept, MiB | kept with rematerialize, MiB | share |\n|---|---|---|---|---|")
     for encoder in options.encoders:
         for dtype in ("float32", "bfloat16"):
             plain, less = (kept_bytes(encoder, options.size, options.batch, dtype, on) / 2**20 for on in (False, True))

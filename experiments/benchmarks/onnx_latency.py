@@ -3,7 +3,7 @@
     pip install -e '.[onnx,port]' onnxscript
     python experiments/benchmarks/onnx_latency.py [--encoders resnet50 tu-xception65] [--size 512] [--turns 15]
 
-DeepLabV3+ at output stride 16, 21 classes, one picture, ONNX Runtime on two CPU threads. The sessions take turns in one
+DeepLabV3+ at output stride 16, 21 classes, one image, ONNX Runtime on two CPU threads. The sessions take turns in one
 process, in a new order each time; the ratios are those of their medians. Each graph has two sessions: those of one
 graph may differ by half a per cent.
 """

@@ -2,7 +2,7 @@
 
     pip install -e '.[tensorrt]' && python experiments/benchmarks/trt_speed.py FLOAT32 FLOAT16 INT8
 
-The arguments are ONNX packages, of one model in several precisions, say. A time is that of a call: pictures as float32
+The arguments are ONNX packages, of one model in several precisions, say. A time is that of a call: images as float32
 go to the GPU, logits come back. Runs of the packages alternate, so that all see the GPU at the same clock.
 """
 
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def build(source: Path, out: Path):
-    """The first cells of a row, and the engine with the size of its pictures."""
+    """The first cells of a row, and the engine with the size of its images."""
     start = time.perf_counter()
     worst = export(source, out, Profile(Span(1, 8, max(BATCHES))), lambda *_: None)
     seconds = time.perf_counter() - start
     package = read_package(out)
     run, size = tensorrt_backend.load(package, None), package.preprocess.size
-    images = pictures(4, size)
+    images = random_inputs(4, size)
     session = open_session(onnx.load(source / "weights.onnx"), exact=True)
     expected = np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
     equal = (class_ids(run(images)) == class_ids(expected)).mean()
@@ -60,7 +60,7 @@ def build(source: Path, out: Path):
 
 def alternate(engines, batch: int, runs: int) -> list[float]:
     """Median seconds of a call of each engine."""
-    images = [pictures(batch, size) for _, size in engines]
+    images = [random_inputs(batch, size) for _, size in engines]
     seconds = [[] for _ in engines]
     for turn in range(-3, runs):  # the first three warm up
         for (run, _), pixels, times in zip(engines, images, seconds, strict=True):
@@ -71,7 +71,7 @@ def alternate(engines, batch: int, runs: int) -> list[float]:
     return [statistics.median(times) for times in seconds]
 
 
-def pictures(count: int, size: tuple[int, int]) -> np.ndarray:
+def random_inputs(count: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(count).normal(size=(count, 3, *size)).astype(np.float32)
 
 

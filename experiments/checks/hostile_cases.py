@@ -1,4 +1,4 @@
-"""Inputs that nobody means well with, each drawn from a seed: spoiled packages, crafted graphs, things for pictures."""
+"""Inputs that nobody means well with, each drawn from a seed: spoiled packages, crafted graphs, things for images."""
 
 import json
 import os
@@ -176,24 +176,24 @@ def swapped_file(good: Path, folder: Path, chance: random.Random) -> str:
     return f"{file.name}: {what}"
 
 
-def odd_picture(chance: random.Random, folder: Path) -> Any:
+def odd_image(chance: random.Random, folder: Path) -> Any:
     height, width = chance.choice(
         ((1, 1), (1, 10_000), (10_000, 1), (3, 3), (49, 65), (7, 1000), (0, 5), (2, 0), (64, 64))
     )
     noise = np.random.default_rng(chance.randrange(2**32))
-    picture = noise.integers(0, 256, (height, width, 3), np.uint8)
+    image = noise.integers(0, 256, (height, width, 3), np.uint8)
     match chance.randrange(16):
         case 0:
-            return picture
+            return image
         case 1:
             return noise.integers(0, 256, (height, width), np.uint8)
         case 2:
             return noise.integers(0, 256, (height, width, chance.choice((0, 1, 2, 4, 5))), np.uint8)
         case 3:
             kind = chance.choice((np.float16, np.float32, np.float64, np.longdouble))
-            return (picture.astype(np.float64) * chance.choice((1, 1 / 255, -1, 1e6))).astype(kind)
+            return (image.astype(np.float64) * chance.choice((1, 1 / 255, -1, 1e6))).astype(kind)
         case 4:
-            floats = picture.astype(np.float32)
+            floats = image.astype(np.float32)
             floats[: chance.randrange(1, 3)] = chance.choice(REALS)
             return floats
         case 5:
@@ -210,15 +210,15 @@ def odd_picture(chance: random.Random, folder: Path) -> Any:
                 "U3",
                 "M8[s]",
             )
-            return picture.astype(chance.choice(kinds))
+            return image.astype(chance.choice(kinds))
         case 6:
-            return picture[::-1, ::-2, ::-1]
+            return image[::-1, ::-2, ::-1]
         case 7:
-            return np.asfortranarray(picture).astype(chance.choice((">u2", ">f4", "u1")))
+            return np.asfortranarray(image).astype(chance.choice((">u2", ">f4", "u1")))
         case 8:
-            return picture[chance.choice((None, 0, (0, 0), (None, None)))] if height and width else picture
+            return image[chance.choice((None, 0, (0, 0), (None, None)))] if height and width else image
         case 9:
-            return np.broadcast_to(picture[:1, :1], (chance.choice((10, 2**14)), 2**13, 3)) if picture.size else picture
+            return np.broadcast_to(image[:1, :1], (chance.choice((10, 2**14)), 2**13, 3)) if image.size else image
         case 10:
             modes = "1", "L", "P", "RGBA", "CMYK", "I", "F", "LAB", "HSV", "LA", "YCbCr", "I;16"
             return Image.new(chance.choice(modes), (chance.choice((1, 40)), chance.choice((1, 30))))
@@ -233,16 +233,14 @@ def odd_picture(chance: random.Random, folder: Path) -> Any:
             )
         case 13:
             return chance.choice(
-                (None, 0, 1.5, b"\xff\xd8", {}, {"image": picture}, set(), object(), type, iter([picture]))
+                (None, 0, 1.5, b"\xff\xd8", {}, {"image": image}, set(), object(), type, iter([image]))
             )
         case 14:
-            return chance.choice(
-                ([], (), [[]], [None], [[picture]], [picture, "absent"], [[1, 2], [3]], [picture] * 40)
-            )
+            return chance.choice(([], (), [[]], [None], [[image]], [image, "absent"], [[1, 2], [3]], [image] * 40))
         case _:
             import torch
 
-            tensor = torch.from_numpy(picture)
+            tensor = torch.from_numpy(image)
             changes: tuple[Callable[[], Any], ...] = (
                 lambda: tensor,
                 lambda: tensor.permute(2, 0, 1),

@@ -1,4 +1,4 @@
-"""Thousands of hostile packages and pictures to AutoModel: each must give a result or an InputError, and soon.
+"""Thousands of hostile packages and images to AutoModel: each must give a result or an InputError, and soon.
 
     pip install -e '.[onnx]' torch
     python experiments/checks/hostile_inputs.py [--count 5000] [--seed 0] [--workers 2]
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile_cases import SPOILERS, odd_arguments, odd_picture, spoiled_package
+from hostile_cases import SPOILERS, odd_arguments, odd_image, spoiled_package
 
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
@@ -40,7 +40,7 @@ WEIGHTS = {"onnx bytes": 5, "onnx spoiled graph": 8, "onnx crafted graph": 8, "o
 WEIGHTS |= {"onnx class names": 2, "jax weights": 3, "jax architecture": 3, "jax json": 1, "files": 3, "names": 1}
 WEIGHTS |= {"call onnx": 12, "call jax": 4}
 NAMES = "", ".", "..", "/", "\0", "a" * 5000, "absent", "../../etc", "a/b/c", "https://x/y", "~", "é", "\ud800", "a\nb"
-MAPS_DIFFER = "a result does not fit its picture"
+MAPS_DIFFER = "a result does not fit its image"
 
 
 def run_case(seed: int, number: int, packages: dict[str, Path], models: dict[str, Any]) -> tuple[str, str, str]:
@@ -49,11 +49,11 @@ def run_case(seed: int, number: int, packages: dict[str, Path], models: dict[str
     kind = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "package"
-        picture = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        image = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
         arguments: dict[str, Any] = {}
         if kind.startswith("call"):
-            picture, arguments = odd_picture(chance, Path(scratch)), odd_arguments(chance)
-            said = f"{describe(picture)} {arguments!r:.80}"
+            image, arguments = odd_image(chance, Path(scratch)), odd_arguments(chance)
+            said = f"{describe(image)} {arguments!r:.80}"
         elif kind == "names":
             folder = chance.choice(NAMES)
             said = f"{folder!r:.40}"
@@ -63,7 +63,7 @@ def run_case(seed: int, number: int, packages: dict[str, Path], models: dict[str
             model = (
                 models[kind.split()[1]] if kind.startswith("call") else AutoModel.from_pretrained(folder, device="cpu")
             )
-            results = model(picture, **arguments)
+            results = model(image, **arguments)
         except InputError as error:
             lacking = re.search("alloc|memory", str(error)) and "too much memory" not in str(error)
             many = len(str(error).splitlines()) > 1
@@ -95,7 +95,7 @@ def memory(name: str) -> int:
 
 def work(packages: dict[str, Path], seed: int) -> None:
     """Runs the cases whose numbers come in, one a line, and prints what came of them."""
-    warnings.simplefilter("ignore")  # Pillow's and NumPy's, about what is in the pictures
+    warnings.simplefilter("ignore")  # Pillow's and NumPy's, about what is in the images
     models = {engine: AutoModel.from_pretrained(folder, device="cpu") for engine, folder in packages.items()}
     for model in models.values():
         model(np.zeros((40, 50, 3), np.uint8))
@@ -173,11 +173,11 @@ def make_packages(folder: Path) -> dict[str, Path]:
 def threads_agree(package: Path, threads: int = 8, calls: int = 200) -> bool:
     """Whether calls from several threads at once give, bit by bit, what one thread gets."""
     model, noise = AutoModel.from_pretrained(package, device="cpu"), np.random.default_rng(0)
-    pictures = [noise.integers(0, 256, (20 + 3 * n, 60 - 2 * n, 3), np.uint8) for n in range(10)]
-    expected = [model(picture)[0] for picture in pictures]
+    images = [noise.integers(0, 256, (20 + 3 * n, 60 - 2 * n, 3), np.uint8) for n in range(10)]
+    expected = [model(image)[0] for image in images]
 
     def same(number: int) -> bool:
-        found, wanted = model(pictures[number % 10])[0], expected[number % 10]
+        found, wanted = model(images[number % 10])[0], expected[number % 10]
         maps = np.array_equal(found.segmentation_map, wanted.segmentation_map)
         return maps and np.array_equal(found.confidence, wanted.confidence)
 

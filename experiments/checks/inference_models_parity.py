@@ -1,4 +1,4 @@
-"""A package in Roboflow's `inference_models` and in our AutoModel, on the same pictures, for every way to fit them.
+"""A package in Roboflow's `inference_models` and in our AutoModel, on the same images, for every way to fit them.
 
     pip install torch==2.13.0 && pip install "inference-models[onnx-cpu]==0.39.6" torch==2.13.0
     pip install --no-deps .
@@ -39,14 +39,14 @@ import segmentation_models_pytorch
 
 MODES = ("stretch", "letterbox", "center-crop")
 HEADER = """
-| their engine | fitted by | picture | size | equal pixels, threshold 0.5 | 0.0 | confidence off by at most |
+| their engine | fitted by | image | size | equal pixels, threshold 0.5 | 0.0 | confidence off by at most |
 |---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path)
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--torch", type=Path)
     options = parser.parse_args()
     smp = segmentation_models_pytorch
@@ -62,12 +62,12 @@ def main() -> None:
                 )
                 ours = AutoModel.from_pretrained(refitted(options.package, mode, Path(scratch, "ours")), device="cpu")
                 assert ours.class_names == theirs.class_names
-                for path in options.pictures:
+                for path in options.images:
                     print(f"| {engine} | {mode} | {compare(theirs, ours, path)} |", flush=True)
 
 
 def refitted(package: Path, mode: str, copy: Path) -> Path:
-    """A copy of the package that fits pictures by `mode`."""
+    """A copy of the package that fits images by `mode`."""
     shutil.copytree(package, copy)
     path = copy / "inference_config.json"
     config = json.loads(path.read_text())
@@ -79,7 +79,7 @@ def refitted(package: Path, mode: str, copy: Path) -> Path:
 
 def compare(theirs, ours, path: Path) -> str:
     image = cv2.imread(str(path))
-    assert image is not None, f"{path} is not a picture"
+    assert image is not None, f"{path} is not an image"
     shares, worst = [], 0.0
     for threshold in (0.5, 0.0):
         expected, found = theirs(image, confidence=threshold)[0], ours(image, confidence=threshold)[0]

@@ -57,7 +57,7 @@ def models() -> Iterator[tuple[str, str, ModelConfig]]:
 
 
 def fits(library: str, name: str, config: ModelConfig) -> bool:
-    model = randomise(build_model(config, rngs=nnx.Rngs(0)))
+    model = randomize(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(3, *ODD_SIZE, 3)).astype(np.float32)
     expected = np.asarray(nnx.jit(lambda model, x: model(x))(model, images)).transpose(0, 3, 1, 2)
     general = trace(model)
@@ -79,7 +79,7 @@ def fits(library: str, name: str, config: ModelConfig) -> bool:
     return tidy and max(differences) <= TOLERANCE and min(agreements) >= AGREEMENT
 
 
-def randomise(model: DeepLab) -> DeepLab:
+def randomize(model: DeepLab) -> DeepLab:
     """In evaluation mode, with BatchNorms that are not the identity."""
     rng = np.random.default_rng(0)
     values = {path: np.asarray(leaf[...]) for path, leaf in flat_state(model).items()}

@@ -74,7 +74,7 @@ def smp_cases(encoders: list[str]) -> Iterator[Case]:
     images = np.random.default_rng(0).normal(size=(2, 96, 160, 3)).astype(np.float32)
     for encoder, (name, preset), stride in itertools.product(encoders, smp.PRESETS.items(), (8, 16)):
         torch.manual_seed(0)
-        theirs = randomise(
+        theirs = randomize(
             getattr(library, name)(encoder, encoder_weights=None, classes=CLASSES, encoder_output_stride=stride)
         )
         ours = smp.from_state_dict(theirs.state_dict(), preset(encoder, CLASSES, stride))
@@ -96,7 +96,7 @@ def torchvision_cases() -> Iterator[Case]:
     for backbone in ("resnet50", "resnet101"):
         torch.manual_seed(0)
         build = getattr(segmentation, f"deeplabv3_{backbone}")
-        theirs = randomise(build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True))
+        theirs = randomize(build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True))
         ours = torchvision.from_state_dict(theirs.state_dict(), presets.torchvision_deeplabv3(backbone, CLASSES))
         with torch.inference_mode():
             outputs = theirs(to_torch(images))
@@ -195,7 +195,7 @@ def write_table(cases: list[Case], readme: Path) -> None:
     readme.write_text(f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{after}")
 
 
-def randomise(model):
+def randomize(model):
     """The PyTorch model in evaluation mode, with BatchNorms that are not the identity."""
     import torch
 

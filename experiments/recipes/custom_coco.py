@@ -1,4 +1,4 @@
-"""Pictures of your own in COCO's format (such as Roboflow's export): three classes, background, Adam, early stopping.
+"""Images of your own in COCO's format (such as Roboflow's export): three classes, background, Adam, early stopping.
 
     deeplab data check --data.root EXPORT --data.format coco
     deeplab train experiments/recipes/custom_coco.py --data.root EXPORT --start.package PACKAGE

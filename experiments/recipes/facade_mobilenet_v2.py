@@ -1,4 +1,4 @@
-"""A small COCO export (building facades, 15 pictures to train on), fine-tuned from Google's MobileNetV2 for PASCAL VOC.
+"""A small COCO export (building facades, 15 images to train on), fine-tuned from Google's MobileNetV2 for PASCAL VOC.
 
     deeplab convert tf model.ckpt-30000 --out voc
     deeplab train experiments/recipes/facade_mobilenet_v2.py --data.root EXPORT --start.package voc --out runs/facade

@@ -1,4 +1,4 @@
-"""PASCAL VOC, DeepLabV3+ ResNet-101 at output stride 16, trained on the 10,582 pictures of trainaug.
+"""PASCAL VOC, DeepLabV3+ ResNet-101 at output stride 16, trained on the 10,582 images of trainaug.
 
     deeplab convert timm resnet101.safetensors --encoder tu-resnet101 --out imagenet
     deeplab train experiments/recipes/voc_resnet101.py --data.root VOC2012 --data.train-split trainaug \\

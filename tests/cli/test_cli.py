@@ -67,7 +67,7 @@ def test_train_evaluate_export_predict(deeplab, recipe, shapes_folder, tmp_path)
     image = shapes_folder / "images" / "val" / "0.png"
     code, output, _ = deeplab("predict", tmp_path / "onnx", image, image.parent, "--out", tmp_path / "out")
     assert code == 0
-    assert "6 of 6 pictures predicted" in output
+    assert "6 of 6 images predicted" in output
     with Image.open(tmp_path / "out" / "0_mask.png") as mask:
         assert mask.size == (48, 48)
 
@@ -159,10 +159,10 @@ def test_experiments_with_faults(deeplab, tmp_path, monkeypatch, text, message):
 def test_what_cannot_be_written_is_named(deeplab, tiny_package, shapes_folder, tmp_path):
     (tmp_path / "file").write_text("mine")
     data = ("--data.root", shapes_folder, "--data.format", "folder")
-    picture = shapes_folder / "images" / "val" / "0.png"
+    image = shapes_folder / "images" / "val" / "0.png"
     for arguments in [
-        ("predict", tiny_package, picture, "--out", tmp_path / "file"),
-        ("predict", tiny_package, picture, "--out", tmp_path / "file" / "x"),
+        ("predict", tiny_package, image, "--out", tmp_path / "file"),
+        ("predict", tiny_package, image, "--out", tmp_path / "file" / "x"),
         ("export", tiny_package, "--to", "onnx", "--out", tmp_path / "file" / "x"),
         ("evaluate", tiny_package, *data, "--json", tmp_path / "absent" / "x.json"),
         ("evaluate", tiny_package, *data, "--json", tmp_path),

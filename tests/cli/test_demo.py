@@ -1,4 +1,4 @@
-"""The demo, with a smaller model and fewer pictures than its own."""
+"""The demo, with a smaller model and fewer images than its own."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
     assert len(figures) == 2
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
     report = (tmp_path / "demo" / "report.html").read_text()
-    for picture in ("run/curves.png", "overlays/0000.png", "overlays/0005.png"):
-        assert f'src="{picture}"' in report
-        assert (tmp_path / "demo" / picture).stat().st_size > 1000
+    for image in ("run/curves.png", "overlays/0000.png", "overlays/0005.png"):
+        assert f'src="{image}"' in report
+        assert (tmp_path / "demo" / image).stat().st_size > 1000
     demo.run_demo(tmp_path / "demo", export, said.append)  # a second time, over its own folder
 
     (tmp_path / "mine").mkdir()
@@ -41,7 +41,7 @@ def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["classes.txt"]
 
 
-def test_generated_pictures_are_the_same_for_the_same_seed_and_hold_every_class(tmp_path, monkeypatch):
+def test_generated_images_are_the_same_for_the_same_seed_and_hold_every_class(tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "SPLITS", {"train": 20})
     for folder in ("a", "b"):
         generate.generate(tmp_path / folder, 64, seed=3)

@@ -136,7 +136,7 @@ def test_options_that_cannot_apply_are_refused(tmp_path):
     for source, options in refused.items():
         with pytest.raises(InputError, match=rf"cannot be chosen for {source} weights; leave it out"):
             convert(source, tmp_path / "w", options)
-    with pytest.raises(InputError, match=r"--mean is for pictures of 0 to 1, .*; divide the numbers by 255"):
+    with pytest.raises(InputError, match=r"--mean is for images of 0 to 1, .*; divide the numbers by 255"):
         convert("smp", tmp_path / "w", Options(mean=(123.7, 116.3, 103.5)))
     with pytest.raises(InputError, match="--atrous-rates needs at least one value"):
         convert("smp", tmp_path / "w", Options(atrous_rates=()))

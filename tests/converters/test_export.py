@@ -11,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from conftest import pictures
+from conftest import random_images
 from converters.export import export as converter
 from converters.export.onnx import session
 from deeplab_jax import AutoModel
@@ -37,8 +37,8 @@ def test_int8_is_calibrated_and_measured(deeplab, tiny_package, shapes_folder, t
     )
     assert (status, errors) == (0, "")
     assert "of the largest logit" in printed
-    assert re.search(r"the same class as in float32 on \d+\.\d\d% of the pixels of 8 pictures", printed)
-    assert "mIoU of 5 pictures: 0." in printed
+    assert re.search(r"the same class as in float32 on \d+\.\d\d% of the pixels of 8 images", printed)
+    assert "mIoU of 5 images: 0." in printed
     assert " in float32, 0." in printed
     assert "onnx" in printed.splitlines()[-2]
     kinds = {tensor.data_type for tensor in onnx.load(out / "weights.onnx").graph.initializer}
@@ -62,24 +62,24 @@ def test_a_graph_for_tensorrt_is_measured_without_the_kernels_of_this_cpu(
     monkeypatch.setattr("converters.export.onnx.onnx_package.open_session", open_session)
     monkeypatch.setattr(converter, "build_engine", lambda source, folder, *_: shutil.copytree(source, folder))
     train, val = (open_dataset(shapes_folder, "folder", split) for split in ("train", "val"))
-    options = converter.Options(precision="int8", calibration=converter.Pictures(train), data=val)
+    options = converter.Options(precision="int8", calibration=converter.Images(train), data=val)
     graph, said = onnx.load(onnx_package / "weights.onnx"), []
     package = read_package(tiny_package)
     converter.write(engine, tmp_path / "out", graph, package, options, lambda step, found: said.append(step))
     assert [exact for reduced, exact in opened if reduced] == [engine == "tensorrt"] * 3  # runs, agreement, mIoU
-    assert re.fullmatch(r"mIoU of 5 pictures: 0\.\d{4} in float32, 0\.\d{4} in int8", said[-1])
+    assert re.fullmatch(r"mIoU of 5 images: 0\.\d{4} in float32, 0\.\d{4} in int8", said[-1])
 
 
-def test_float16_needs_no_pictures(deeplab, tiny_package, onnx_package, tmp_path):
+def test_float16_needs_no_images(deeplab, tiny_package, onnx_package, tmp_path):
     status, printed, _ = deeplab(
         "export", tiny_package, "--to", "onnx", "--out", tmp_path / "out", "--precision", "float16"
     )
     assert status == 0
     assert "mIoU" not in printed
-    assert re.search(r"on (100\.00|9\d\.\d\d)% of the pixels of 4 random pictures", printed)
+    assert re.search(r"on (100\.00|9\d\.\d\d)% of the pixels of 4 random images", printed)
     sizes = [(folder / "weights.onnx").stat().st_size for folder in (tmp_path / "out", onnx_package)]
     assert sizes[0] < 0.8 * sizes[1]
-    image = pictures((49, 65))[0]
+    image = random_images((49, 65))[0]
     ours, theirs = (AutoModel.from_pretrained(p)(image, confidence=0.0)[0] for p in (tmp_path / "out", onnx_package))
     assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.98
 
@@ -100,7 +100,7 @@ def test_tensorrt_says_what_to_install(deeplab, tiny_package, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_int8_without_pictures_is_refused(deeplab, tiny_package, tmp_path):
+def test_int8_without_images_is_refused(deeplab, tiny_package, tmp_path):
     status, _, errors = deeplab(
         "export", tiny_package, "--to", "onnx", "--out", tmp_path / "out", "--precision", "int8"
     )
@@ -135,7 +135,7 @@ def test_data_that_cannot_be_measured_leaves_nothing(deeplab, tiny_package, shap
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(shapes_folder, data)
     spoilt = sorted((data / "masks/val").iterdir())[-1]
-    spoilt.write_bytes(b"no picture")
+    spoilt.write_bytes(b"no image")
     status, _, errors = deeplab(
         "export", tiny_package, "--to", "onnx", "--out", out, "--precision", "float16", "--data.root", data
     )
@@ -153,9 +153,9 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(deeplab, tiny_package
 
 @pytest.mark.slow
 def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    for number, image in enumerate(pictures((40, 50), (60, 30))):
+    for number, image in enumerate(random_images((40, 50), (60, 30))):
         Image.fromarray(image).save(folder / f"{number}.png")
     command = ("export", tiny_package, "--to", "onnx", "--precision", "int8", "--calibration")
     assert deeplab(*command, folder, "--out", tmp_path / "a")[0] == 0
@@ -166,13 +166,13 @@ def test_calibration_takes_files_and_folders(deeplab, tiny_package, tmp_path):
     assert "none.png does not exist" in errors
 
 
-def test_pictures_are_spread_over_the_source(shapes_folder):
+def test_images_are_spread_over_the_source(shapes_folder):
     dataset = open_dataset(shapes_folder, "folder", "train")
-    images = list(converter.Pictures(dataset))
+    images = list(converter.Images(dataset))
     assert len(images) == len(dataset)
     np.testing.assert_array_equal(images[3], dataset[3].image)
 
     many = replace(dataset, examples=dataset.examples * 30)
-    spread = list(converter.Pictures(many))
+    spread = list(converter.Images(many))
     assert len(spread) == converter.CALIBRATION
     np.testing.assert_array_equal(spread[-1], many[63 * len(many) // 64].image)

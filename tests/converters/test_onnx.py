@@ -11,7 +11,7 @@ import onnx
 import pytest
 from flax import nnx
 
-from conftest import randomise_statistics
+from conftest import randomize_statistics
 from converters.export.compare import first_difference, layer_outputs
 from converters.export.onnx import onnx_package as converter
 from converters.export.onnx import precision
@@ -74,7 +74,7 @@ CONFIGS = {  # between them every kind of layer, padding, upsampling and head
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def traced(request):
-    model = randomise_statistics(build_model(CONFIGS[request.param], rngs=nnx.Rngs(0)))
+    model = randomize_statistics(build_model(CONFIGS[request.param], rngs=nnx.Rngs(0)))
     return model, trace(model)
 
 
@@ -117,7 +117,7 @@ def test_graphs_hold_what_an_expert_would_write(traced):
 
 
 def test_lower_precision_takes_any_size(traced, capfd):
-    """ONNX Runtime turns quantised graphs to NHWC, the Resize nodes and what gives their sizes among them."""
+    """ONNX Runtime turns quantized graphs to NHWC, the Resize nodes and what gives their sizes among them."""
     _, general = traced
     graph = finish(general, {})
     images = np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32)
@@ -140,20 +140,20 @@ def test_lower_precision_takes_any_size(traced, capfd):
 
 
 def planes(images):
-    """One network input a picture, as ranges are taken from."""
+    """One network input an image, as ranges are taken from."""
     return [image[None].transpose(0, 3, 1, 2) for image in images]
 
 
 def test_eight_bits_are_the_same_on_every_cpu(traced, monkeypatch):
     """Every convolution is exact here, and would be on x86 without VNNI, where two products are added in 16 bits."""
     graph = finish(traced[1], {})
-    pictures = planes(np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32))
-    reduced = precision.to_int8(graph, pictures)
-    convolutions, tensors = integer_convolutions(reduced.graph), tensors_of_8_bits(reduced, pictures[0])
+    images = planes(np.random.default_rng(0).normal(size=(2, 49, 81, 3)).astype(np.float32))
+    reduced = precision.to_int8(graph, images)
+    convolutions, tensors = integer_convolutions(reduced.graph), tensors_of_8_bits(reduced, images[0])
     assert {*convolutions} == {node.name for node in graph.graph.node if node.op_type == "Conv"} - {"classifier"}
     for convolution in convolutions.values():
         least, largest = convolution.extreme_pairs()
-        assert INT16.min <= least <= 0 <= largest <= INT16.max  # whatever the picture
+        assert INT16.min <= least <= 0 <= largest <= INT16.max  # whatever the image
         sums = convolution.sums(tensors[convolution.input])
         np.testing.assert_array_equal(convolution.sums(tensors[convolution.input], saturating=True), sums)
         np.testing.assert_array_equal(tensors[convolution.output], convolution.quantize(sums))
@@ -162,7 +162,7 @@ def test_eight_bits_are_the_same_on_every_cpu(traced, monkeypatch):
     monkeypatch.setattr(
         precision.quantization, "quantize_static", lambda *a, **b: quantize(*a, **b | {"reduce_range": False})
     )
-    convolutions = integer_convolutions(precision.to_int8(graph, pictures).graph).values()  # weights of 8 bits
+    convolutions = integer_convolutions(precision.to_int8(graph, images).graph).values()  # weights of 8 bits
     assert any(convolution.extreme_pairs()[1] > INT16.max for convolution in convolutions)
     assert any(
         (convolution.sums(values, saturating=True) != convolution.sums(values)).any()
@@ -303,7 +303,7 @@ def test_a_full_disk_is_one_line(onnx_package, tiny_package, tmp_path):
 
 def test_more_than_rgb_is_traced_too():
     config = replace(CONFIGS["ResNet, V3+"], encoder=replace(CONFIGS["ResNet, V3+"].encoder, in_channels=5))
-    model = randomise_statistics(build_model(config, rngs=nnx.Rngs(0)))
+    model = randomize_statistics(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(1, 49, 81, 5)).astype(np.float32)
     found = converter.run(converter.open_session(finish(trace(model), {})), images)
     expected = logits(model, images)

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from converters.export.onnx import passes
 from converters.export.onnx.graph import GraphError, infer_shapes
 from converters.export.onnx.layout import channels_first
-from converters.export.onnx.sizes import fix_size, generalise
+from converters.export.onnx.sizes import fix_size, generalize
 from deeplab_jax.models.layers import interpolation_matrix
 
 RNG = np.random.default_rng(0)
@@ -264,7 +264,7 @@ def strided(kind, pads, **attributes):
 @pytest.mark.parametrize("size", [(7, 8), (8, 7)])
 def test_tensorflows_padding_holds_for_any_size(kind, size):
     """Where the traced size is even it is (0, 1); where a size is odd it must become (1, 1)."""
-    general = generalise(strided(kind, [0, 0, 1, 1], **({"dilations": [1, 1]} if kind == "Conv" else {})))
+    general = generalize(strided(kind, [0, 0, 1, 1], **({"dilations": [1, 1]} if kind == "Conv" else {})))
     x = floats(2, 3, *size)
     expected = np.pad(
         x, [(0, 0), (0, 0), *((side % 2, 1) for side in size)], constant_values=0 if kind == "Conv" else -9
@@ -282,14 +282,14 @@ def test_tensorflows_padding_holds_for_any_size(kind, size):
 
 def test_other_uneven_padding_is_refused():
     with pytest.raises(GraphError, match="pads by"):
-        generalise(strided("Conv", [1, 0, 1, 1], dilations=[1, 1]))
+        generalize(strided("Conv", [1, 0, 1, 1], dilations=[1, 1]))
 
 
 @pytest.mark.parametrize(("size", "kernel"), [((5, 40), (1, 3)), ((40, 5), (3, 1)), ((5, 5), (1, 1)), ((6, 7), (3, 3))])
 def test_taps_that_see_padding_alone_are_left_out(size, kernel):
     rate = 6 if 40 in size else 5
     window = {"kernel_shape": [3, 3], "dilations": [rate] * 2, "pads": [rate] * 4}
-    model = generalise(
+    model = generalize(
         graph_of([("Conv", ["x", "kernel"], "y", window)], {"kernel": floats(4, 3, 3, 3)}, [1, 3, 128, 160])
     )
     x = floats(2, 3, *size)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import randomise_torch
+from conftest import randomize_torch
 from converters import smp, timm, torchvision
 from converters.convert import Options, convert
 from converters.normalization import recorded_normalization
@@ -33,19 +33,19 @@ ARGUMENTS = {"encoder_name": "resnet18", "encoder_output_stride": 8, "decoder_at
 
 @pytest.fixture(scope="module")
 def unusual():
-    """A model with none of smp's defaults, and what it answers to a picture that is normalised as it wants."""
+    """A model with none of smp's defaults, and what it answers to an image that is normalized as it wants."""
     torch.manual_seed(0)
     build = {**ARGUMENTS, "encoder_weights": None, "decoder_channels": 16, "classes": 3}
-    model = randomise_torch(theirs.DeepLabV3Plus(**build))
-    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    images = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    model = randomize_torch(theirs.DeepLabV3Plus(**build))
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    images = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     with torch.no_grad():
         head = model.segmentation_head[0]
         head.bias -= model((images - mean) / std).mean((0, 2, 3))  # so that every class is somewhere
         expected = model((images - mean) / std)[0].argmax(0).numpy()
     assert len(np.unique(expected)) == 3
-    return model.state_dict(), picture, expected
+    return model.state_dict(), image, expected
 
 
 def in_lightning(weights):
@@ -74,7 +74,7 @@ def in_config(weights):
     "keep", [in_lightning, *(pytest.param(keep, marks=pytest.mark.slow) for keep in (in_arguments, in_config))]
 )
 def test_what_is_recorded_gives_pytorchs_map_without_an_option(unusual, tmp_path, keep):
-    weights, picture, expected = unusual
+    weights, image, expected = unusual
     torch.save(keep(weights), tmp_path / "w.ckpt")
     converted = convert("smp", tmp_path / "w.ckpt", Options())
     assert converted.model.config == presets.smp_deeplabv3plus(
@@ -83,16 +83,16 @@ def test_what_is_recorded_gives_pytorchs_map_without_an_option(unusual, tmp_path
     assert converted.report.assumed == converted.report.notes == []
     np.testing.assert_allclose(converted.preprocess.mean, MEAN, rtol=1e-7)
 
-    preprocess = replace(converted.preprocess, size=picture.shape[:2])
+    preprocess = replace(converted.preprocess, size=image.shape[:2])
     jax_backend.save(tmp_path / "p", converted.model, Classes(("background", "b", "c"), default_palette(3)), preprocess)
-    result = AutoModel.from_pretrained(tmp_path / "p")(picture, input_color_format="rgb", confidence=0.0)[0]
+    result = AutoModel.from_pretrained(tmp_path / "p")(image, input_color_format="rgb", confidence=0.0)[0]
     assert np.mean(result.segmentation_map.numpy() == expected) >= 0.9999
 
-    usual = replace(converted.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=picture.shape[:2])
+    usual = replace(converted.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=image.shape[:2])
     config = presets.smp_deeplabv3plus("resnet18", 3, decoder_channels=16)
     model = smp.from_state_dict(weights, config)
     jax_backend.save(tmp_path / "q", model, Classes(("background", "b", "c"), default_palette(3)), usual)
-    result = AutoModel.from_pretrained(tmp_path / "q")(picture, input_color_format="rgb", confidence=0.0)[0]
+    result = AutoModel.from_pretrained(tmp_path / "q")(image, input_color_format="rgb", confidence=0.0)[0]
     assert np.mean(result.segmentation_map.numpy() == expected) < 0.99  # so that the comparison above could fail
 
 
@@ -306,7 +306,7 @@ def test_mean_and_std_of_something_else_are_not_used_and_said(path):
     assert report.taken == []
     assert report.notes == [
         f"not used: {path}.mean is 0.5, 0.4, 0.3 and {path}.std is 0.1, 0.1, 0.1, which nothing there calls a pair of "
-        "mean and std for three channels of pictures"
+        "mean and std for three channels of images"
     ]
 
 

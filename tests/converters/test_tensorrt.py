@@ -80,7 +80,7 @@ def expected(images):
     return np.einsum("kc,bchw->bkhw", KERNEL, images)
 
 
-def pictures(count, seed=0):
+def random_images(count, seed=0):
     return np.random.default_rng(seed).integers(-9, 9, (count, 3, *SIZE)).astype(np.float32)
 
 
@@ -138,11 +138,11 @@ def test_other_batch_sizes_are_refused(tmp_path, config):
 
 
 @pytest.mark.parametrize("batch", [Span(1, 1, 1), Span(1, 1, 4), Span(3, 3, 4), Span(2, 4, 16)])
-def test_any_number_of_pictures_goes_through_in_pieces(fakes, source, tmp_path, batch):
+def test_any_number_of_images_goes_through_in_pieces(fakes, source, tmp_path, batch):
     run = tensorrt_backend.load(read_package(built(source, tmp_path / "trt", batch)), "gpu")
     for count in range(1, 10):
         fakes.shapes.clear()
-        images = pictures(count, count)
+        images = random_images(count, count)
         np.testing.assert_array_equal(run(images), expected(images))
         np.testing.assert_array_equal(run(images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)), expected(images))
         assert len(fakes.shapes) == 2 * -(-count // batch.most)
@@ -151,7 +151,7 @@ def test_any_number_of_pictures_goes_through_in_pieces(fakes, source, tmp_path, 
 
 def test_threads_take_turns(fakes, source, tmp_path):
     run = tensorrt_backend.load(read_package(built(source, tmp_path / "trt", Span(1, 1, 4))), None)
-    batches = [pictures(1 + seed % 7, seed) for seed in range(80)]
+    batches = [random_images(1 + seed % 7, seed) for seed in range(80)]
     with ThreadPoolExecutor(8) as pool:
         for images, logits in zip(batches, pool.map(run, batches), strict=True):
             np.testing.assert_array_equal(logits, expected(images))
@@ -163,7 +163,7 @@ def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
     gc.collect()
     assert fakes.alive == {}
     run = tensorrt_backend.load(package, None)
-    run(pictures(2))
+    run(random_images(2))
     assert len(fakes.alive) == 3  # a stream, the input and the output
     del run
     gc.collect()
@@ -174,7 +174,7 @@ def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
 def test_a_full_gpu_is_one_line_and_leaves_nothing_behind(fakes, source, tmp_path):
     package = read_package(built(source, tmp_path / "trt"))
     gc.collect()
-    fakes.memory = 4 * 8 * 2 * 4 * 6  # bytes: enough for 8 pictures of output, not of input
+    fakes.memory = 4 * 8 * 2 * 4 * 6  # bytes: enough for 8 images of output, not of input
     with pytest.raises(InputError, match=r"engine.plan cannot be loaded: CUDA: cudaErrorMemoryAllocation$"):
         tensorrt_backend.load(package, None)
     gc.collect()
@@ -190,15 +190,15 @@ def test_what_does_not_fit_the_engine_is_refused(fakes, source, tmp_path):
 
     refused("cannot run on the device 'cpu'", "cpu")
     run = tensorrt_backend.load(read_package(folder), None)
-    with pytest.raises(InputError, match=r"takes pictures of \(4, 6\) to \(4, 6\), not of \(5, 6\); give another"):
+    with pytest.raises(InputError, match=r"takes images of \(4, 6\) to \(4, 6\), not of \(5, 6\); give another"):
         run(np.zeros((1, 3, 5, 6), np.float32))
     (folder / "trt_config.json").write_text('{"static_batch_size": 8}')
-    refused("takes 1 to 4 pictures at once, but trt_config.json says 8 to 8")
+    refused("takes 1 to 4 images at once, but trt_config.json says 8 to 8")
     (folder / "trt_config.json").write_text('{"static_batch_size": 4}')
     inference = json.loads((folder / "inference_config.json").read_text())
     inference["network_input"]["training_input_size"] = {"height": 5, "width": 6}
     (folder / "inference_config.json").write_text(json.dumps(inference))
-    refused(r"takes pictures of \(4, 6\) to \(4, 6\), but inference_config.json says \(5, 6\)")
+    refused(r"takes images of \(4, 6\) to \(4, 6\), but inference_config.json says \(5, 6\)")
     (folder / "engine.plan").write_bytes(b"engine of 11.0: ")
     refused("by TensorRT 10.12.0.36: Version tag does not match .an engine runs only with the version")
 
@@ -290,7 +290,9 @@ def test_a_graph_of_a_fixed_batch_makes_an_engine_of_that_batch(fakes, tmp_path)
     source = onnx_package(tmp_path / "onnx", images="float[2,3,4,6] images", logits="float[2,2,4,6] logits")
     out = built(source, tmp_path / "out", Span(2, 2, 2))
     assert json.loads((out / "trt_config.json").read_text()) == {"static_batch_size": 2}
-    np.testing.assert_array_equal(tensorrt_backend.load(read_package(out), None)(pictures(3)), expected(pictures(3)))
+    np.testing.assert_array_equal(
+        tensorrt_backend.load(read_package(out), None)(random_images(3)), expected(random_images(3))
+    )
 
 
 def test_one_logit_is_told_by_its_sigmoid(fakes, tmp_path):
@@ -311,7 +313,7 @@ def test_an_engine_for_many_sizes_is_checked_at_the_least_too(fakes, tmp_path):
     assert fakes.networks[0].config.profile.shapes == ((1, 3, 2, 3), (1, 3, 4, 6), (8, 3, 8, 9))
     assert {*fakes.shapes} == {(1, 3, *SIZE), (3, 3, *SIZE), (1, 3, 2, 3), (3, 3, 2, 3)}
     np.testing.assert_array_equal(
-        tensorrt_backend.load(read_package(tmp_path / "out"), None)(pictures(3)), expected(pictures(3))
+        tensorrt_backend.load(read_package(tmp_path / "out"), None)(random_images(3)), expected(random_images(3))
     )
 
 
@@ -324,9 +326,7 @@ def test_images_of_their_own_size_must_be_within_the_engine(fakes, tmp_path):
         (result,) = model(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
         assert result.segmentation_map.shape == size
         assert fakes.shapes[-1] == (1, 3, *size)
-    with pytest.raises(
-        InputError, match=r"takes pictures of \(2, 3\) to \(8, 9\), not of \(9, 9\); give another size="
-    ):
+    with pytest.raises(InputError, match=r"takes images of \(2, 3\) to \(8, 9\), not of \(9, 9\); give another size="):
         model(np.zeros((9, 9, 3), np.uint8))
     fitted = AutoModel.from_pretrained(tmp_path / "out", size=(8, 9))
     assert fitted(np.zeros((90, 50, 3), np.uint8))[0].segmentation_map.shape == (90, 50)

@@ -1,4 +1,4 @@
-"""Which graphs TensorRT takes: its parser's rules, and what ONNX Runtime's own quantisation makes of them."""
+"""Which graphs TensorRT takes: its parser's rules, and what ONNX Runtime's own quantization makes of them."""
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from deeplab_jax.errors import InputError
 
 SHAPE = "size = Shape <start = 2, end = 4> (images)"
 ALIGNED = 'mode = "linear", coordinate_transformation_mode = "align_corners"'
-QUANTISED = "float scale = {0.5}, int8 zero = {0}, float[2] scales = {0.5, 0.25}, int8[2] zeros = {0, 0}"
+QUANTIZED = "float scale = {0.5}, int8 zero = {0}, float[2] scales = {0.5, 0.25}, int8[2] zeros = {0, 0}"
 KERNEL = "float[2,3,1,1] kernel = {1, 2, 3, 4, 5, 6}, int8[2,3,1,1] packed = {1, 2, 3, 4, 5, 6}"
 
 
@@ -74,11 +74,11 @@ REFUSED = {
         "float scale = {0.0}, int8 zero = {0}", "above 0"),
     "an activation with many scales": (
         "x = Conv (images, kernel) q = QuantizeLinear <axis = 1> (x, scales, zeros)"
-        " logits = DequantizeLinear <axis = 1> (q, scales, zeros)", QUANTISED, "one scale only"),
-    "weights that are quantised along another axis": (
+        " logits = DequantizeLinear <axis = 1> (q, scales, zeros)", QUANTIZED, "one scale only"),
+    "weights that are quantized along another axis": (
         "x = Conv (images, kernel) w = DequantizeLinear <axis = 1> (square, scales, zeros)"
         " logits = Conv <kernel_shape = [1, 1]> (x, w)",
-        f"{QUANTISED}, int8[2,2,1,1] square = {{1, 2, 3, 4}}", "axis 0"),
+        f"{QUANTIZED}, int8[2,2,1,1] square = {{1, 2, 3, 4}}", "axis 0"),
     "weights with scales for something else": (
         "w = DequantizeLinear <axis = 0> (packed, scales3, zeros3) logits = Conv <kernel_shape = [1, 1]> (images, w)",
         "float[3] scales3 = {1, 2, 3}, int8[3] zeros3 = {0, 0, 0}", "axis 0"),
@@ -88,9 +88,9 @@ REFUSED = {
         "x = Conv (images, kernel)"
         ' logits = MaxPool <kernel_shape = [1, 1], auto_pad = "SAME_UPPER", pads = [0, 0, 0, 0]> (x)', "",
         "both auto_pad and pads"),
-    "a quantised kernel of no declared size": (
-        "w = DequantizeLinear <axis = 0> (packed, scales, zeros) logits = Conv (images, w)", QUANTISED, "kernel_shape"),
-    "a quantised bias": (
+    "a quantized kernel of no declared size": (
+        "w = DequantizeLinear <axis = 0> (packed, scales, zeros) logits = Conv (images, w)", QUANTIZED, "kernel_shape"),
+    "a quantized bias": (
         "b = DequantizeLinear (bias, scale, no) logits = Conv (images, kernel, b)",
         "int32[2] bias = {1, 2}, float scale = {0.5}, int32 no = {0}", "its input is INT32"),
 }  # fmt: skip
@@ -147,7 +147,7 @@ FOR_TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeB
     (QuantType.QUInt8, {}, ["UINT8", "INT32", "zero point must be int8 0"]),
     (QuantType.QInt8, {}, ["INT32", "zero point must be int8 0"]),
 ])  # fmt: skip
-def test_what_onnx_runtime_quantises(tmp_path, activations, extra, wanted):
+def test_what_onnx_runtime_quantizes(tmp_path, activations, extra, wanted):
     conv = "Conv <kernel_shape = [1, 1]>"
     body = f"x = {conv} (images, kernel, bias) y = Relu (x) logits = {conv} (y, k)"
     constants = f"{KERNEL}, float[2] bias = {{1, 2}}, float[2,2,1,1] k = {{1, -2, 3, -4}}"
@@ -162,9 +162,9 @@ def test_what_onnx_runtime_quantises(tmp_path, activations, extra, wanted):
         per_channel=True,
         extra_options=extra,
     )
-    quantised = onnx.load(tmp_path / "int8.onnx")
-    assert precision(quantised) == "int8"
-    found = faults(quantised)
+    quantized = onnx.load(tmp_path / "int8.onnx")
+    assert precision(quantized) == "int8"
+    found = faults(quantized)
     assert bool(found) == bool(wanted), found
     for fault in wanted:
         assert any(fault in line for line in found), found

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from conftest import blank_model, randomise_torch
+from conftest import blank_model, randomize_torch
 from converters import timm
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
@@ -20,9 +20,9 @@ def classifier(name: str):
     torch.manual_seed(0)
     if name == "mobilenet_v2":
         model = vision.mobilenet_v2(weights=None)
-        return randomise_torch(model), model.features
+        return randomize_torch(model), model.features
     model = theirs.create_model(name, pretrained=False)
-    return randomise_torch(model), model.forward_features
+    return randomize_torch(model), model.forward_features
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import randomise_torch
+from conftest import randomize_torch
 from converters import smp
 from converters.export import torch_package as converter
 from converters.export.export import Options, export
@@ -28,7 +28,7 @@ CLASSES = Classes(("background", "a", "b"), default_palette(3))
 @pytest.fixture(scope="module")
 def theirs():
     torch.manual_seed(0)
-    return randomise_torch(library.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=3))
+    return randomize_torch(library.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=3))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import randomise_torch
+from conftest import randomize_torch
 from converters import torchvision
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
@@ -16,7 +16,7 @@ segmentation = pytest.importorskip("torchvision.models.segmentation")
 def random_torchvision(backbone: str, aux: bool = True):
     torch.manual_seed(0)
     build = getattr(segmentation, f"deeplabv3_{backbone}")
-    return randomise_torch(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+    return randomize_torch(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])

@@ -41,7 +41,7 @@ CONTAINERS = {
     "DataParallel": lambda w, path: torch.save(prefixed(w, "module."), path),
     "compiled in Lightning": lambda w, path: torch.save({"state_dict": prefixed(w, "model._orig_mod.")}, path),
     "compiled, then wrapped": lambda w, path: torch.save(prefixed(w, "_orig_mod.module."), path),
-    "Lightning with loss and normalisation": lambda w, path: torch.save(
+    "Lightning with loss and normalization": lambda w, path: torch.save(
         {"state_dict": beside_a_loss(w), "pytorch-lightning_version": "2.4.0", "hyper_parameters": {"lr": 0.1}}, path
     ),
     "training state around": lambda w, path: torch.save(
@@ -72,7 +72,7 @@ def test_containers_of_pytorch(v3plus, tmp_path, container):
     back = smp.to_state_dict(converted.model)
     assert all(np.array_equal(back[name], array) for name, array in arrays(weights).items() if "num_b" not in name)
     aside = {
-        "Lightning with loss and normalisation": ["loss_fn.weight"],
+        "Lightning with loss and normalization": ["loss_fn.weight"],
         "training state around": ["weights"],
         "counters of operations": ["total_ops"],
     }
@@ -105,7 +105,7 @@ ASIDE = {  # what is listed as left aside
         },
         ["epoch", "train_iou.confmat", "normalize.mean"],
     ),
-    "normalisation in the model": (lambda w: {**w, "normalize.mean": torch.ones(3)}, ["normalize.mean"]),
+    "normalization in the model": (lambda w: {**w, "normalize.mean": torch.ones(3)}, ["normalize.mean"]),
 }
 
 

@@ -1,4 +1,4 @@
-"""The one matrix that moves picture and mask together."""
+"""The one matrix that moves image and mask together."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from deeplab_jax.config import IGNORE, AugmentConfig, PreprocessConfig
-from deeplab_jax.data.augment import GREY, augment, draw_geometry, gaussian_blur, jitter, normalise, turn_colours
+from deeplab_jax.data.augment import GRAY, augment, draw_geometry, gaussian_blur, jitter, normalize, turn_colors
 from deeplab_jax.train import step
 from deeplab_jax.train.sharding import make_shardings
 
@@ -38,7 +38,7 @@ def test_flip_mirrors_both():
     np.testing.assert_array_equal(ids, masks[:, :, ::-1])
 
 
-def test_a_smaller_picture_lies_whole_inside_the_crop():
+def test_a_smaller_image_lies_whole_inside_the_crop():
     images, masks = pair(10, 12)
     found, ids = augment(jax.random.key(1), images, masks, STILL, PLAIN)
     inside = np.asarray(ids) != IGNORE
@@ -46,14 +46,14 @@ def test_a_smaller_picture_lies_whole_inside_the_crop():
     np.testing.assert_allclose(found[~inside], PLAIN.padding_value / 255, atol=1e-6)
 
 
-def test_picture_and_mask_stay_aligned():
-    """Colours say to a fraction of a pixel where the picture was read, and with that which id the mask has there."""
+def test_image_and_mask_stay_aligned():
+    """Colors say to a fraction of a pixel where the image was read, and with that which id the mask has there."""
     y, x = np.mgrid[:64, :64]
     images = np.stack([4 * x, 4 * y, np.full_like(x, 250)], -1).astype(np.uint8)[None].repeat(2, 0)
     mask = (y // 8 * 8 + x // 8).astype(np.uint8)[None].repeat(2, 0)
     config = replace(STILL, crop=(48, 40), scale=(0.5, 2.0), flip=0.5, rotation=30.0)
     run = jax.jit(lambda key: augment(key, jnp.asarray(images), jnp.asarray(mask), config, PLAIN))
-    for seed in range(50):  # of two pictures each
+    for seed in range(50):  # of two images each
         found, ids = (np.asarray(array) for array in run(jax.random.key(seed)))
         inside = ids != IGNORE
         np.testing.assert_array_equal(inside, found[..., 2] > 0.9)
@@ -98,7 +98,7 @@ def test_angles_are_uniform_up_to_the_largest():
 
 @pytest.mark.parametrize("size", [(40, 60), (12, 20)])
 def test_crops_lie_anywhere(size):
-    """A crop in a larger picture, and a smaller picture in a crop."""
+    """A crop in a larger image, and a smaller image in a crop."""
     drawn = matrices(size)
     for corners, room in ((drawn[:, 0, 2], size[1] - 32), (drawn[:, 1, 2], size[0] - 24)):
         assert_uniform(corners, min(room, 0), max(room, 0))
@@ -106,7 +106,7 @@ def test_crops_lie_anywhere(size):
 
 
 @pytest.mark.slow
-def test_draws_follow_from_the_key_and_differ_between_pictures():
+def test_draws_follow_from_the_key_and_differ_between_images():
     images, masks = (array[:1].repeat(2, 0) for array in pair())
     config = AugmentConfig(crop=(16, 16))
     first, again = (augment(jax.random.key(7), images, masks, config, PLAIN) for _ in range(2))
@@ -143,7 +143,7 @@ def test_every_training_step_has_its_own_key(tiny_experiment, monkeypatch):
 
 
 @pytest.mark.slow
-def test_rotation_is_about_the_centre():
+def test_rotation_is_about_the_center():
     """Four quarter turns by the largest angle, either way: what lies in the middle stays there."""
     images = jnp.zeros((8, 33, 33, 3), jnp.uint8).at[:, 16, 10:23].set(255).at[:, 16, 16].set(255)
     masks = (images[..., 0] > 0).astype(jnp.uint8)
@@ -164,18 +164,18 @@ def test_blur_equals_opencvs():
     np.testing.assert_allclose(gaussian_blur(jnp.asarray(image), jnp.float32(0), 2.0), image, atol=1e-6)
 
 
-def test_turned_colours_keep_their_luminance():
+def test_turned_colors_keep_their_luminance():
     rgb = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 3)), jnp.float32)
     for angle in (0.0, 0.5, 3.0):
-        turned = rgb @ turn_colours(jnp.float32(angle))
-        np.testing.assert_allclose(turned @ GREY, rgb @ GREY, atol=1e-5)
-        np.testing.assert_allclose(turned @ turn_colours(jnp.float32(-angle)), rgb, atol=1e-4)
-        np.testing.assert_allclose(jnp.full(3, 0.4) @ turn_colours(jnp.float32(angle)), 0.4, atol=1e-3)
-    np.testing.assert_allclose(jnp.array([1.0, 0, 0]) @ turn_colours(jnp.float32(2 * np.pi / 3)) > 0.4, [0, 0, 1])
+        turned = rgb @ turn_colors(jnp.float32(angle))
+        np.testing.assert_allclose(turned @ GRAY, rgb @ GRAY, atol=1e-5)
+        np.testing.assert_allclose(turned @ turn_colors(jnp.float32(-angle)), rgb, atol=1e-4)
+        np.testing.assert_allclose(jnp.full(3, 0.4) @ turn_colors(jnp.float32(angle)), 0.4, atol=1e-3)
+    np.testing.assert_allclose(jnp.array([1.0, 0, 0]) @ turn_colors(jnp.float32(2 * np.pi / 3)) > 0.4, [0, 0, 1])
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue", "blur", "noise"])
-def test_jitter_changes_colours_only(field):
+def test_jitter_changes_colors_only(field):
     images, masks = pair()
     found, ids = augment(jax.random.key(0), images, masks, replace(STILL, **{field: 0.5}), PLAIN)
     np.testing.assert_array_equal(ids, masks)
@@ -195,15 +195,15 @@ def test_jitter_is_of_any_strength_up_to_the_largest(field):
 
 
 def test_noise_is_of_every_pixel_and_channel():
-    grey = jnp.full((40, 40, 3), 0.5)
-    noise = np.asarray(jitter(jax.random.key(1), grey, replace(STILL, noise=0.1))) - 0.5
+    gray = jnp.full((40, 40, 3), 0.5)
+    noise = np.asarray(jitter(jax.random.key(1), gray, replace(STILL, noise=0.1))) - 0.5
     assert noise.std((0, 1)).min() > 1e-3
     assert np.abs(np.corrcoef(noise.reshape(-1, 3).T) - np.eye(3)).max() < 0.1
     assert abs(np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]) < 0.1
 
 
-def test_normalise_equals_the_definition():
+def test_normalize_equals_the_definition():
     config = PreprocessConfig()
     images = np.random.default_rng(0).uniform(size=(1, 2, 2, 3)).astype(np.float32)
     expected = (images - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    np.testing.assert_allclose(normalise(jnp.asarray(images), config), expected, rtol=1e-5)
+    np.testing.assert_allclose(normalize(jnp.asarray(images), config), expected, rtol=1e-5)

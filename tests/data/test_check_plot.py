@@ -42,7 +42,7 @@ def images_of(figure):
     return [(ax.get_title(), np.asarray(ax.get_images()[0].get_array())) for ax in parts if ax.get_images()]
 
 
-def test_samples_have_the_colours_of_their_classes():
+def test_samples_have_the_colors_of_their_classes():
     image = np.full((2, 4, 3), 100, np.uint8)
     mask = np.array([[0, 1, 2, IGNORE]] * 2, np.uint8)
     classes = Classes(("a", "b", "c"), ((0, 0, 0), (255, 0, 0), (0, 255, 50)))
@@ -50,13 +50,13 @@ def test_samples_have_the_colours_of_their_classes():
     np.testing.assert_array_equal(found[0], [(100, 100, 100), (193, 40, 40), (40, 193, 70), (208, 208, 208)])
 
 
-def test_the_picture_holds_samples_and_shares():
+def test_the_image_holds_samples_and_shares():
     report = report_of(("a", "b", "c"), ("train", "val"))
     figure = make_figure(report)
     shown = images_of(figure)
     assert [title for title, _ in shown] == [f"{split}: {i}.png" for split in ("train", "val") for i in range(6)]
     expected = [under_mask(sample, c.statistics.classes) for c in report.splits for sample in c.samples]
-    np.testing.assert_array_equal([picture for _, picture in shown], expected)
+    np.testing.assert_array_equal([image for _, image in shown], expected)
     bars = [bar.get_width() for bar in figure.subfigs[-1].axes[0].patches]
     shares = [100 * checked.statistics.pixels / checked.statistics.pixels.sum() for checked in report.splits]
     np.testing.assert_allclose(bars, np.concatenate(shares))
@@ -88,10 +88,10 @@ def test_masks_that_cannot_be_used_are_drawn(broken, tmp_path):
 def test_values_are_spread_from_black_to_white():
     np.testing.assert_array_equal(with_contrast(np.array([[0, 1], [2, 65535]])), [[0, 85], [170, 255]])
     assert (with_contrast(np.full((2, 2), 7)) == 0).all()
-    grey = np.array([[0, 1, 2]], np.uint8)[..., None].repeat(3, -1)
-    np.testing.assert_array_equal(with_contrast(grey), [[0, 127, 255]])
-    colours = np.array([[(1, 2, 3), (0, 0, 0)]], np.uint8)
-    assert with_contrast(colours) is colours
+    gray = np.array([[0, 1, 2]], np.uint8)[..., None].repeat(3, -1)
+    np.testing.assert_array_equal(with_contrast(gray), [[0, 127, 255]])
+    colors = np.array([[(1, 2, 3), (0, 0, 0)]], np.uint8)
+    assert with_contrast(colors) is colors
 
 
 @pytest.mark.parametrize("name", ["$x^{$", "\\frac", "\u80cc\u666f", "\U0001f436"])
@@ -124,7 +124,7 @@ def test_the_table_keeps_names_and_numbers_whole(width):
     assert [row[5] for row in rows] == ["18", "18", "18"]
 
 
-def test_without_training_pictures_no_weights_are_suggested():
+def test_without_training_images_no_weights_are_suggested():
     report = report_of(("a", "b"))
     report.splits[0].statistics = Statistics(report.splits[0].statistics.classes)
     (*_, weights) = class_table(report).columns
@@ -137,15 +137,15 @@ def command(monkeypatch, *arguments):
 
 
 def test_the_command_prints_draws_and_fails_on_faults(broken, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "check.png"
-    arguments = ("--data.root", broken, "--picture", picture)
+    image = tmp_path / "check.png"
+    arguments = ("--data.root", broken, "--plot", image)
     assert command(monkeypatch, *arguments) == 0
     said = capsys.readouterr().out
     assert "train: 12 images of 48x48 (12)" in said
     assert "ids in the masks 0-4, 255" in said
     assert "suggested" in said
     assert "nothing is wrong" in said
-    assert np.array(Image.open(picture)).shape[1] > 1000
+    assert np.array(Image.open(image)).shape[1] > 1000
 
     (broken / "masks/val/2.png").unlink()
     assert command(monkeypatch, *arguments) == 1
@@ -161,23 +161,23 @@ def test_the_command_prints_draws_and_fails_on_faults(broken, tmp_path, monkeypa
 def test_the_command_takes_names_of_splits(broken, tmp_path, monkeypatch, capsys):
     for kind in ("images", "masks"):
         (broken / kind / "val").rename(broken / kind / "holdout")
-    arguments = ("--data.root", broken, "--picture", tmp_path / "check.png", "--data.val-split", "holdout")
+    arguments = ("--data.root", broken, "--plot", tmp_path / "check.png", "--data.val-split", "holdout")
     assert command(monkeypatch, *arguments) == 0
     assert "holdout: 5 images" in capsys.readouterr().out
     assert command(monkeypatch, *arguments, "--data.train-split", "most") == 1
     assert "no most split" in capsys.readouterr().err
 
 
-def test_the_command_shows_what_there_is_where_training_pictures_cannot_be_used(broken, tmp_path, monkeypatch, capsys):
+def test_the_command_shows_what_there_is_where_training_images_cannot_be_used(broken, tmp_path, monkeypatch, capsys):
     for path in (broken / "masks/train").iterdir():
         Image.open(path).convert("RGB").save(path)
-    picture = tmp_path / "check.png"
-    assert command(monkeypatch, "--data.root", broken, "--picture", picture) == 1
+    image = tmp_path / "check.png"
+    assert command(monkeypatch, "--data.root", broken, "--plot", image) == 1
     said = capsys.readouterr()
     assert "train: none of 12 images can be used" in said.out
     assert "polygon" in said.out
-    assert said.err.count("is a RGB picture") == 12
-    assert picture.is_file()
+    assert said.err.count("is a RGB image") == 12
+    assert image.is_file()
 
 
 def test_splits_of_other_classes_are_a_fault_and_not_compared(broken, tmp_path, monkeypatch, capsys):
@@ -188,9 +188,9 @@ def test_splits_of_other_classes_are_a_fault_and_not_compared(broken, tmp_path, 
 
     find = checking.find_dataset
     monkeypatch.setattr(checking, "find_dataset", find_other)
-    picture = tmp_path / "check.png"
-    assert command(monkeypatch, "--data.root", broken, "--picture", picture) == 1
+    image = tmp_path / "check.png"
+    assert command(monkeypatch, "--data.root", broken, "--plot", image) == 1
     said = capsys.readouterr()
     assert "val has the classes background, disc, but train background, disc, bar" in said.err
     assert "suggested" not in said.out
-    assert not picture.exists()
+    assert not image.exists()

@@ -56,7 +56,7 @@ def change_masks(root, change):
         change(np.array(Image.open(path))).save(path)
 
 
-def as_picture(values):
+def as_image(values):
     return Image.fromarray(values.astype(np.uint8))
 
 
@@ -65,7 +65,7 @@ def name_classes(root, *names):
 
 
 def one_based(root):
-    change_masks(root, lambda ids: as_picture(np.where(ids == IGNORE, ids, ids + 1)))
+    change_masks(root, lambda ids: as_image(np.where(ids == IGNORE, ids, ids + 1)))
 
 
 def one_based_without_the_last(root):
@@ -79,11 +79,11 @@ def one_class_unnamed(root):
 
 def no_mask_usable(root):
     one_class_unnamed(root)
-    change_masks(root, lambda ids: as_picture(np.concatenate([ids[1:], np.full_like(ids[:1], 4)])))
+    change_masks(root, lambda ids: as_image(np.concatenate([ids[1:], np.full_like(ids[:1], 4)])))
 
 
 def binary(root):
-    change_masks(root, lambda ids: as_picture(np.where(ids > 0, 255, 0)))
+    change_masks(root, lambda ids: as_image(np.where(ids > 0, 255, 0)))
 
 
 def nearly_binary(root):
@@ -91,20 +91,20 @@ def nearly_binary(root):
     for path in (root / "masks/train/0.png", root / "masks/val/0.png"):
         ids = np.array(Image.open(path))
         ids[0, 0] = 1
-        as_picture(ids).save(path)
+        as_image(ids).save(path)
 
 
 def all_void(root):
-    change_masks(root, lambda ids: as_picture(np.full_like(ids, IGNORE)))
+    change_masks(root, lambda ids: as_image(np.full_like(ids, IGNORE)))
 
 
 def in_palette(ids, order=(0, 1, 2, 3, 4)):
-    """The colours of the same classes, under ids in another order."""
+    """The colors of the same classes, under ids in another order."""
     palette = np.zeros((256, 3), np.uint8)
     palette[list(order)] = default_palette(len(order))
-    picture = Image.fromarray(np.array([*order, *range(len(order), 256)], np.uint8)[ids], "P")
-    picture.putpalette(palette.ravel().tolist())
-    return picture
+    image = Image.fromarray(np.array([*order, *range(len(order), 256)], np.uint8)[ids], "P")
+    image.putpalette(palette.ravel().tolist())
+    return image
 
 
 def two_palettes(root):
@@ -116,10 +116,10 @@ def two_palettes(root):
 def turned(root):
     tag = Image.Exif()
     tag[0x0112] = 3
-    with Image.open(root / "images/val/3.png") as picture:
-        picture.save(root / "images/val/3.png", exif=tag)
-    with Image.open(root / "images/val/4.png") as picture:
-        picture.save(root / "images/val/4.jpg", exif=tag)
+    with Image.open(root / "images/val/3.png") as image:
+        image.save(root / "images/val/3.png", exif=tag)
+    with Image.open(root / "images/val/4.png") as image:
+        image.save(root / "images/val/4.jpg", exif=tag)
     (root / "images/val/4.png").unlink()
 
 
@@ -134,17 +134,17 @@ def repeated_with_another_mask(root):
     shutil.copy(root / "masks/train/4.png", root / "masks/train/again.png")
 
 
-def grey_levels_of_colours(root):
-    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
-    change_masks(root, lambda ids: Image.fromarray(colours[ids]).convert("L"))
+def gray_levels_of_colors(root):
+    colors = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    change_masks(root, lambda ids: Image.fromarray(colors[ids]).convert("L"))
 
 
 def smoothed(root):
-    change_masks(root, lambda ids: as_picture(20 * ids).resize((24, 24), Image.Resampling.BILINEAR).resize((48, 48)))
+    change_masks(root, lambda ids: as_image(20 * ids).resize((24, 24), Image.Resampling.BILINEAR).resize((48, 48)))
 
 
-def colours(root):
-    change_masks(root, lambda ids: as_picture(ids).convert("RGB"))
+def colors(root):
+    change_masks(root, lambda ids: as_image(ids).convert("RGB"))
 
 
 def other_size(root):
@@ -163,11 +163,11 @@ def leaked(root):
 
 
 def mostly_void(root):
-    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) < 40, IGNORE, ids)))
+    change_masks(root, lambda ids: as_image(np.where(np.arange(48) < 40, IGNORE, ids)))
 
 
 def mostly_background(root):
-    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) < 47, 0, ids)))
+    change_masks(root, lambda ids: as_image(np.where(np.arange(48) < 47, 0, ids)))
 
 
 FAULTS = {
@@ -180,18 +180,18 @@ FAULTS = {
     "0 for other everywhere": (no_mask_usable, r"one value more than classes: name a class for 4"),
     "0 and 255": (binary, r"train: masks hold 0, 255 and hardly anything else, and 255 is void"),
     "0 and 255 but for a pixel": (nearly_binary, r"train: masks hold 0, 255 and hardly anything else"),
-    "one class": (binary, r"train: background is all that is labelled, so nothing can be learnt"),
+    "one class": (binary, r"train: background is all that is labeled, so nothing can be learnt"),
     "void alone": (all_void, r"train: every pixel is void, so nothing can be learnt"),
     "two palettes": (
         two_palettes,
         r"value 0 is \(0, 0, 0\) in the palette of .*train/0.png, but \(128, 0, 0\) in .*train/7.png, and other values",
     ),
     "EXIF": (turned, r"val: an EXIF tag turns 2 images upright, such as .*images/val/3.png, but masks are not"),
-    "a picture thrice": (repeated, r"train: 1 pictures are there more than once: .*train/3.png and .*train/again.png"),
-    "a picture with two masks": (repeated_with_another_mask, r"more than once, 1 of them with different masks: "),
-    "colours as grey levels": (grey_levels_of_colours, r"so many values look like colours as grey levels"),
+    "an image thrice": (repeated, r"train: 1 images are there more than once: .*train/3.png and .*train/again.png"),
+    "an image with two masks": (repeated_with_another_mask, r"more than once, 1 of them with different masks: "),
+    "colors as gray levels": (gray_levels_of_colors, r"so many values look like colors as gray levels"),
     "smoothed": (smoothed, r"so many values look like .* masks that were smoothed"),
-    "colours": (colours, r"masks/train/0.png is a RGB picture; .*its colours must be in a colour table"),
+    "colors": (colors, r"masks/train/0.png is a RGB image; .*its colors must be in a color table"),
     "another size": (other_size, r"masks/val/1.png is 20x48 but its image .*images/val/1.png is 48x48"),
     "missing mask": (lambda root: (root / "masks/val/2.png").unlink(), r"images/val/2.png has no mask"),
     "missing image": (lambda root: (root / "images/val/2.png").unlink(), r"masks/val/2.png is a mask without an image"),
@@ -204,11 +204,11 @@ FAULTS = {
         lambda root: shutil.rmtree(root / "images/val"),
         r"no val split: .*images/val does not exist",
     ),
-    "one picture in two splits": (leaked, r"1 pictures are in train and in val, such as .*train/3.png"),
+    "one image in two splits": (leaked, r"1 images are in train and in val, such as .*train/3.png"),
     "mostly void": (mostly_void, r"8\d % of all pixels are void"),
     "mostly background": (
         mostly_background,
-        r"99.\d % of labelled pixels are background; see the suggested class weights",
+        r"99.\d % of labeled pixels are background; see the suggested class weights",
     ),
     "unused class": (
         lambda root: name_classes(root, "background", "disc", "bar", "polygon", "ring", "never"),
@@ -226,39 +226,39 @@ def test_every_fault_is_named(broken, fault):
     assert any(re.search(message, line) for line in said), said
 
 
-def two_colours(mode, palette=None):
-    """Shapes and background in a mode of Pillow's that shows two colours, where ids 0 and 1 are not what they hold."""
+def two_colors(mode, palette=None):
+    """Shapes and background in a mode of Pillow's that shows two colors, where ids 0 and 1 are not what they hold."""
 
     def change(ids):
-        picture = as_picture(np.where(np.isin(ids, (0, IGNORE)), 0, 255))
+        image = as_image(np.where(np.isin(ids, (0, IGNORE)), 0, 255))
         if palette:
-            picture = Image.fromarray(np.array(picture), "P")
-            picture.putpalette([channel for colour in palette for channel in colour])
-        return picture if palette else picture.convert(mode)
+            image = Image.fromarray(np.array(image), "P")
+            image.putpalette([channel for color in palette for channel in color])
+        return image if palette else image.convert(mode)
 
     return change
 
 
 WHITE_ON_RED = [(200, 0, 0), *[(0, 0, 0)] * 254, (250, 250, 250)]
-TWO_COLOURS = {
-    "grey": (two_colours("L"), "`background 0 0 0` and `cell 255 255 255`"),
-    "RGB": (two_colours("RGB"), "`background 0 0 0` and `cell 255 255 255`"),
-    "RGBA": (two_colours("RGBA"), "`background 0 0 0` and `cell 255 255 255`"),
-    "a palette": (two_colours("P", default_palette(256)), "`background 0 0 0` and `cell 224 224 192`"),
-    "its colours": (two_colours("P", WHITE_ON_RED), "`background 200 0 0` and `cell 250 250 250`"),
-    "another value": (lambda ids: as_picture(ids % 2 * 200), "`background 0 0 0` and `cell 200 200 200`"),
+TWO_COLORS = {
+    "gray": (two_colors("L"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGB": (two_colors("RGB"), "`background 0 0 0` and `cell 255 255 255`"),
+    "RGBA": (two_colors("RGBA"), "`background 0 0 0` and `cell 255 255 255`"),
+    "a palette": (two_colors("P", default_palette(256)), "`background 0 0 0` and `cell 224 224 192`"),
+    "its colors": (two_colors("P", WHITE_ON_RED), "`background 200 0 0` and `cell 250 250 250`"),
+    "another value": (lambda ids: as_image(ids % 2 * 200), "`background 0 0 0` and `cell 200 200 200`"),
 }
 
 
 @pytest.mark.parametrize("names", [("background", "cell"), ("cell",), ("cell", "background")])
-@pytest.mark.parametrize("case", TWO_COLOURS)
-def test_two_colours_become_two_classes_by_what_the_hint_says(broken, case, names):
-    change, lines = TWO_COLOURS[case]
+@pytest.mark.parametrize("case", TWO_COLORS)
+def test_two_colors_become_two_classes_by_what_the_hint_says(broken, case, names):
+    change, lines = TWO_COLORS[case]
     foreground = [np.array(Image.open(path)) for path in sorted((broken / "masks/train").iterdir())]
     foreground = [np.isin(ids, (1, 3, IGNORE) if case == "another value" else (1, 2, 3, 4)) for ids in foreground]
     change_masks(broken, change)
     name_classes(broken, *names)
-    (hint,) = [line for line in run(broken).warnings if "just two colours" in line]
+    (hint,) = [line for line in run(broken).warnings if "just two colors" in line]
     assert hint.endswith(f"; where they are background and cell, let the lines of classes.txt be {lines}")
     name_classes(broken, *re.findall("`(.*?)`", hint))
     assert sentences(run(broken)) == []
@@ -269,7 +269,7 @@ def test_two_colours_become_two_classes_by_what_the_hint_says(broken, case, name
 
 
 def test_ids_of_two_classes_need_no_hint(broken):
-    for change in (lambda ids: as_picture(ids % 2), lambda ids: as_picture(ids % 2 * 255).convert("1")):
+    for change in (lambda ids: as_image(ids % 2), lambda ids: as_image(ids % 2 * 255).convert("1")):
         change_masks(broken, change)
         name_classes(broken, "background", "cell")
         assert sentences(run(broken)) == []
@@ -278,12 +278,12 @@ def test_ids_of_two_classes_need_no_hint(broken):
 
 
 def stray_value(root):
-    change_masks(root, lambda ids: as_picture(np.where(np.arange(48) == 0, 200, ids)))
+    change_masks(root, lambda ids: as_image(np.where(np.arange(48) == 0, 200, ids)))
 
 
 def background_in_train_alone(root):
     for path in (root / "masks/val").iterdir():
-        as_picture(np.maximum(np.array(Image.open(path)), 1)).save(path)
+        as_image(np.maximum(np.array(Image.open(path)), 1)).save(path)
 
 
 NO_HINTS = {

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from PIL import Image
-from test_check_report import all_void, as_picture, binary, in_palette, no_progress, run, sentences
+from test_check_report import all_void, as_image, binary, in_palette, no_progress, run, sentences
 
 from deeplab_jax.data.check.hints import find_hints, ranges
 from deeplab_jax.data.check.split import check_split
 from deeplab_jax.data.dataset import Files
 from deeplab_jax.data.formats import open_dataset
-from helpers.tfds_files import draw, prepare_pictures
+from helpers.tfds_files import draw, prepare_images
 
 
 @pytest.mark.parametrize(("spoil", "splits"), [(binary, ["train"]), (all_void, ["train", "val"])])
@@ -48,9 +48,9 @@ def test_ids_that_are_translated_may_begin_with_any_value(tmp_path, last):
     """Mask value 0 of ADE20K is no class, and wall may be nowhere; 151 is a mistake of another kind."""
     mask = np.array([[2, 3, last]] * 4)
     for split in ("training", "validation"):
-        for kind, picture in (("images", np.zeros((4, 3, 3))), ("annotations", mask)):
+        for kind, image in (("images", np.zeros((4, 3, 3))), ("annotations", mask)):
             (tmp_path / kind / split).mkdir(parents=True)
-            as_picture(picture).save(tmp_path / kind / split / "a.png")
+            as_image(image).save(tmp_path / kind / split / "a.png")
     found = sentences(run(tmp_path, "ade20k"))
     assert not [line for line in found if "begin with" in line or "one value more" in line]
     assert any("151; there are 150 classes" in line for line in found) == (last == 151)
@@ -71,12 +71,12 @@ def test_palettes_of_voc_are_compared_with_its_own(tmp_path, usual):
     assert usual or "value 1 is (0, 128, 0) in the palette of" in found[0]
 
 
-def test_builders_of_tfds_share_pictures_too(tfds, tmp_path):
+def test_builders_of_tfds_share_images_too(tfds, tmp_path):
     pairs = draw((0, 1, 2))["train"]
-    prepare_pictures(tfds, tmp_path, {"train": pairs, "validation": [*pairs[1:], pairs[1]]})
+    prepare_images(tfds, tmp_path, {"train": pairs, "validation": [*pairs[1:], pairs[1]]})
     found = sentences(run(tmp_path, "tfds:toy"))
-    assert "2 pictures are in train and in val, such as example 1 and example 0" in found
-    assert "val: 1 pictures are there more than once: example 0 and example 2" in found
+    assert "2 images are in train and in val, such as example 1 and example 0" in found
+    assert "val: 1 images are there more than once: example 0 and example 2" in found
 
 
 @dataclass(frozen=True)

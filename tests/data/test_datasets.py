@@ -35,7 +35,7 @@ def test_voc(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     ids = np.array([[0, 12, 255], [20, 1, 0]], np.uint8)
     mask = Image.fromarray(ids, "P")
-    mask.putpalette([channel for colour in default_palette(256) for channel in colour])
+    mask.putpalette([channel for color in default_palette(256) for channel in color])
     Image.new("RGB", (3, 2), "red").save(tmp_path / "JPEGImages" / "2007_000001.jpg")
     mask.save(tmp_path / "SegmentationClass" / "2007_000001.png")
     names = tmp_path / "ImageSets" / "Segmentation" / "val.txt"
@@ -56,11 +56,11 @@ def test_voc(tmp_path):
         with pytest.raises(InputError, match=r"a line must be one name without folder and suffix, such as 2007_000032"):
             open_dataset(tmp_path, "voc", "val")
     names.write_text("2007_000001\n" * 2)
-    with pytest.raises(InputError, match=r"val.txt names '2007_000001' 2 times; list every picture once"):
+    with pytest.raises(InputError, match=r"val.txt names '2007_000001' 2 times; list every image once"):
         open_dataset(tmp_path, "voc", "val")
 
 
-def test_voc_masks_hold_ids_not_colours():
+def test_voc_masks_hold_ids_not_colors():
     root = SHARED / "data" / "voc2012_sample" / "VOCdevkit" / "VOC2012"
     if not root.is_dir():
         pytest.skip(reason="the sample of PASCAL VOC is not here")
@@ -68,10 +68,10 @@ def test_voc_masks_hold_ids_not_colours():
     assert len(dataset) == 73
     sample = dataset[0]
     with Image.open(root / "SegmentationClass" / f"{sample.name[:-4]}.png") as mask:
-        colours = np.array(mask.convert("RGB"))
-    # The colour of every id in VOC's own code; 255 is (224, 224, 192) there.
+        colors = np.array(mask.convert("RGB"))
+    # The color of every id in VOC's own code; 255 is (224, 224, 192) there.
     by_id = np.array([*default_palette(21), *[(224, 224, 192)] * 235], np.uint8)
-    np.testing.assert_array_equal(by_id[sample.mask], colours)
+    np.testing.assert_array_equal(by_id[sample.mask], colors)
 
 
 def test_folder(shapes_folder):
@@ -83,57 +83,57 @@ def test_folder(shapes_folder):
 
 
 @pytest.fixture
-def coloured(tmp_path):
+def colored(tmp_path):
     (tmp_path / "classes.txt").write_text("road 128 64 128\nvoid 0 0 0\nmy car 0, 0, 142\n")
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
-    colours = np.array([[(128, 64, 128), (0, 0, 142)], [(0, 0, 0), (0, 0, 142)]], np.uint8)
+    colors = np.array([[(128, 64, 128), (0, 0, 142)], [(0, 0, 0), (0, 0, 142)]], np.uint8)
     for name in ("a.b", "c", "d"):
-        Image.fromarray(colours).save(tmp_path / "images" / f"{name}.png")
-        Image.fromarray(colours).save(tmp_path / "masks" / f"{name}.png")
+        Image.fromarray(colors).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(colors).save(tmp_path / "masks" / f"{name}.png")
     (tmp_path / "train.txt").write_text("c.png\na.b\n")
     return tmp_path
 
 
-def test_masks_of_colours_and_lists_of_names(coloured):
-    dataset = open_dataset(coloured, "folder", "train")
+def test_masks_of_colors_and_lists_of_names(colored):
+    dataset = open_dataset(colored, "folder", "train")
     assert dataset.classes.names == ("road", "my car")
     assert dataset.classes.palette == ((128, 64, 128), (0, 0, 142))
     assert [example.image.name for example in dataset.examples] == ["c.png", "a.b.png"]
     np.testing.assert_array_equal(dataset[0].mask, [[0, 1], [IGNORE, 1]])
 
-    Image.new("RGB", (2, 2), (1, 2, 3)).save(coloured / "masks" / "c.png")
-    with pytest.raises(InputError, match=r"masks/c.png has the colour \(1, 2, 3\), which no class has"):
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(colored / "masks" / "c.png")
+    with pytest.raises(InputError, match=r"masks/c.png has the color \(1, 2, 3\), which no class has"):
         dataset[0]
-    (coloured / "train.txt").write_text("e\n")
+    (colored / "train.txt").write_text("e\n")
     with pytest.raises(InputError, match=r"images/e is missing, but .*masks/e.png is there or names it"):
-        open_dataset(coloured, "folder", "train")
+        open_dataset(colored, "folder", "train")
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("road 1 2 3\ncar\n", r"gives colours to 1 of its 2 lines"),
-        ("road 1 2 3\ncar 1 2 3\n", r"gives the colour 1 2 3 twice"),
-        ("road 1 2 300\n", r"the colour of 'road' must hold values from 0 to 255"),
+        ("road 1 2 3\ncar\n", r"gives colors to 1 of its 2 lines"),
+        ("road 1 2 3\ncar 1 2 3\n", r"gives the color 1 2 3 twice"),
+        ("road 1 2 300\n", r"the color of 'road' must hold values from 0 to 255"),
         ("road 1 2 3\nroad 1 2 4\n", r"names 'road' twice"),
         ("void 1 2 3\n", r"names no class"),
     ],
 )
-def test_tables_of_colours_that_cannot_be(coloured, classes, message):
-    (coloured / "classes.txt").write_text(classes)
+def test_tables_of_colors_that_cannot_be(colored, classes, message):
+    (colored / "classes.txt").write_text(classes)
     with pytest.raises(InputError, match=message):
-        open_dataset(coloured, "folder", "train")
+        open_dataset(colored, "folder", "train")
 
 
 def test_palette_masks_give_their_indices(shapes_folder, tmp_path):
     root = shutil.copytree(shapes_folder, tmp_path / "copy")
     path = root / "masks" / "val" / "0.png"
     before = np.asarray(Image.open(path))
-    picture = Image.fromarray(before).convert("P")
-    picture.putpalette([channel for colour in default_palette(256) for channel in colour])
-    picture.putdata(before.ravel().tolist())
-    picture.save(path)
+    image = Image.fromarray(before).convert("P")
+    image.putpalette([channel for color in default_palette(256) for channel in color])
+    image.putdata(before.ravel().tolist())
+    image.save(path)
     np.testing.assert_array_equal(open_dataset(root, "folder", "val")[0].mask, before)
 
 
@@ -149,7 +149,7 @@ def id_too_large(root):
 
 def rgb_mask(root):
     Image.new("RGB", (48, 48)).save(root / "masks/val/0.png")
-    return r"masks/val/0.png is a RGB picture; a mask has one channel"
+    return r"masks/val/0.png is a RGB image; a mask has one channel"
 
 
 def other_size(root):
@@ -157,15 +157,15 @@ def other_size(root):
     return r"masks/val/0.png is 48x20 but its image .*images/val/0.png is 48x48"
 
 
-def no_picture(root):
-    (root / "images/val/0.png").write_text("no picture")
-    return r"images/val/0.png cannot be read as a picture"
+def no_image(root):
+    (root / "images/val/0.png").write_text("no image")
+    return r"images/val/0.png cannot be read as an image"
 
 
 def cut_short(root):
     data = (root / "images/val/0.png").read_bytes()
     (root / "images/val/0.png").write_bytes(data[: len(data) // 2])
-    return r"images/val/0.png cannot be read as a picture"
+    return r"images/val/0.png cannot be read as an image"
 
 
 def no_classes(root):
@@ -188,7 +188,7 @@ def too_many_classes(root):
     return r"classes.txt names 255 classes; masks of 8 bits can hold 254 and void"
 
 
-def float_picture(root):
+def float_image(root):
     Image.new("F", (48, 48)).save(root / "images/val/0.tiff")
     (root / "images/val/0.png").unlink()
     return r"images/val/0.tiff has F pixels, whose range is unknown"
@@ -205,12 +205,12 @@ def no_split(root):
     return r"images/val does not exist"
 
 
-FAULTS = [no_mask, id_too_large, rgb_mask, other_size, no_picture, cut_short, no_classes, a_class_twice]
+FAULTS = [no_mask, id_too_large, rgb_mask, other_size, no_image, cut_short, no_classes, a_class_twice]
 
 
 @pytest.mark.parametrize(
     "fault",
-    [*FAULTS, an_empty_line, too_many_classes, float_picture, empty_folder, no_split],
+    [*FAULTS, an_empty_line, too_many_classes, float_image, empty_folder, no_split],
     ids=lambda fault: fault.__name__,
 )
 def test_faults_are_named_in_one_line(broken, fault):
@@ -221,8 +221,8 @@ def test_faults_are_named_in_one_line(broken, fault):
     assert "\n" not in str(error.value)
 
 
-def test_pictures_of_other_modes(broken):
-    """16 bits a channel, grey, transparent palette; and files that are no pictures of the user's."""
+def test_images_of_other_modes(broken):
+    """16 bits a channel, gray, transparent palette; and files that are no images of the user's."""
     path = broken / "images/val/0.png"
     Image.fromarray(np.full((48, 48), 257 * 100, np.uint16)).save(path)
     assert (open_dataset(broken, "folder", "val")[0].image == 100).all()
@@ -266,23 +266,23 @@ def test_letterbox_keeps_the_aspect(height, width):
     ("height", "width", "expected"),
     [(40, 56, (40, 56)), (20, 28, (20, 28)), (7, 56, (7, 56)), (80, 28, (40, 14)), (41, 200, (11, 56))],
 )
-def test_pad_puts_the_picture_in_the_corner_and_never_enlarges_it(height, width, expected):
+def test_pad_puts_the_image_in_the_corner_and_never_enlarges_it(height, width, expected):
     config = replace(PREPROCESS, resize_mode="pad", padding_value=127.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert place(height, width, config) == Placement(0, 0, *expected)
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    planes, spot = preprocess(picture[..., ::-1], config)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    planes, spot = preprocess(image[..., ::-1], config)
     found = planes.transpose(1, 2, 0)
     outside = np.ones((40, 56), bool)
     outside[spot.window] = False
-    assert (found[outside] == 0).all()  # 127.5, which no uint8 picture could hold
+    assert (found[outside] == 0).all()  # 127.5, which no uint8 image could hold
     if expected == (height, width):
-        np.testing.assert_allclose(found[spot.window], picture / 127.5 - 1, atol=1e-6)
+        np.testing.assert_allclose(found[spot.window], image / 127.5 - 1, atol=1e-6)
     mask = fit_mask(np.ones((height, width), np.uint8), config)
     np.testing.assert_array_equal(mask == IGNORE, outside)
 
 
 def test_masks_are_sampled_at_the_middle_of_pixels():
-    """As OpenCV resizes pictures; its usual nearest neighbour takes the upper left ones."""
+    """As OpenCV resizes images; its usual nearest neighbor takes the upper left ones."""
     mask = np.arange(64, dtype=np.uint8).reshape(8, 8)
     fitted = fit_mask(mask, PreprocessConfig(size=(4, 4), resize_mode="stretch"))
     np.testing.assert_array_equal(fitted, mask[1::2, 1::2])

@@ -53,9 +53,9 @@ def test_roboflow_export(split, folder, count):
     assert dataset.classes.names == ("background", *FACADE.split())
     assert len(dataset) == count
     for i in range(count):
-        picture = dataset[i]
+        image = dataset[i]
         path = root / folder / "_annotations.coco.json"
-        np.testing.assert_array_equal(picture.mask, drawn_by_coco(path, picture.name, dataset.classes.names))
+        np.testing.assert_array_equal(image.mask, drawn_by_coco(path, image.name, dataset.classes.names))
 
 
 def test_one_file_for_all_splits():
@@ -111,7 +111,7 @@ def test_boxes_of_a_roboflow_export():
 
 
 def document(count: int = 1) -> dict:
-    """Pictures of 6x4 with a square of 'cat' at the left, and a smaller one of 'dog' on it."""
+    """Images of 6x4 with a square of 'cat' at the left, and a smaller one of 'dog' on it."""
     large, small = [0, 0, 4, 0, 4, 4, 0, 4], [1, 1, 3, 1, 3, 3, 1, 3]
     annotations = [
         {"id": 2 * i + j, "image_id": i, "category_id": (3, 7)[j], "segmentation": [outline], "iscrowd": 0}
@@ -128,17 +128,17 @@ def document(count: int = 1) -> dict:
 MASK = np.array([[2, 2, 2, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 2, 2, 2, 0, 0]], np.uint8)
 
 
-def write(root, said: Any, path: str = "annotations/instances_val.json", pictures: str = "val", count: int = 1):
+def write(root, said: Any, path: str = "annotations/instances_val.json", images: str = "val", count: int = 1):
     (root / path).parent.mkdir(exist_ok=True, parents=True)
     (root / path).write_text(json.dumps(said))
-    (root / pictures).mkdir(exist_ok=True, parents=True)
+    (root / images).mkdir(exist_ok=True, parents=True)
     for i in range(count):
-        Image.new("RGB", (6, 4)).save(root / pictures / f"{i}.png")
+        Image.new("RGB", (6, 4)).save(root / images / f"{i}.png")
     return root
 
 
 @pytest.mark.parametrize(
-    ("path", "pictures", "split"),
+    ("path", "images", "split"),
     [
         ("annotations/instances_val2017.json", "val2017", "val"),
         ("annotations/instances_val2017.json", "val2017", "val2017"),
@@ -153,8 +153,8 @@ def write(root, said: Any, path: str = "annotations/instances_val.json", picture
         ("labels.json", "images", None),
     ],
 )
-def test_places(tmp_path, path, pictures, split):
-    write(tmp_path, document(5), path, pictures, count=5)
+def test_places(tmp_path, path, images, split):
+    write(tmp_path, document(5), path, images, count=5)
     (tmp_path / "val_notes").mkdir()
     (tmp_path / "train2000").mkdir()
     for name in [split] if split else ["train", "val", "test"]:
@@ -208,8 +208,8 @@ def test_smaller_ones_lie_on_top_and_crowds_below(tmp_path):
 
 
 NONE = "annotations have no outline and stay background"
-SHARES = "outlines lie between 0 and 1, which is read as pixels and not as shares of the picture"
-NOTHING = "outlines are flat or lie outside of their picture"
+SHARES = "outlines lie between 0 and 1, which is read as pixels and not as shares of the image"
+NOTHING = "outlines are flat or lie outside of their image"
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_outlines_that_look_wrong_are_noted(tmp_path, value, note):
     assert coco.open(write(tmp_path, said), "val").notes == []
 
 
-def test_pictures_that_are_not_listed_are_noted(tmp_path):
+def test_images_that_are_not_listed_are_noted(tmp_path):
     write(tmp_path, document(), count=3)
     (tmp_path / "val/._0.png").write_text("a resource fork")
-    assert coco.open(tmp_path, "val").notes == ["2 pictures are not in instances_val.json, such as 1.png"]
+    assert coco.open(tmp_path, "val").notes == ["2 images are not in instances_val.json, such as 1.png"]
     (tmp_path / "val").rename(tmp_path / "images")  # which other splits may have too
     assert coco.open(tmp_path, "val").notes == []
 
@@ -259,12 +259,12 @@ def test_a_split_without_any_thing(tmp_path):
 
 
 def test_folders_that_only_begin_like_a_split(tmp_path):
-    write(tmp_path, document(), pictures="images")
+    write(tmp_path, document(), images="images")
     for name in ("val_masks", "values", "val2017_old"):
-        write(tmp_path, document(), pictures=name)
+        write(tmp_path, document(), images=name)
     assert coco.open(tmp_path, "val").examples[0].image == tmp_path / "images/0.png"
     for name in ("val_1", "val2017"):
-        write(tmp_path, document(), pictures=name)
+        write(tmp_path, document(), images=name)
         assert coco.open(tmp_path, "val").examples[0].image == tmp_path / name / "0.png"
 
 
@@ -272,8 +272,8 @@ def test_outlines_are_filled_as_coco_fills_them():
     rng = np.random.default_rng(0)
     size = (40, 60)
     for i in range(300):
-        centre, spread = rng.uniform(-20, 80, 2), rng.choice([1.0, 5.0, 40.0])
-        corners = (centre + rng.normal(0, spread, (rng.integers(3, 9), 2))).ravel()
+        center, spread = rng.uniform(-20, 80, 2), rng.choice([1.0, 5.0, 40.0])
+        corners = (center + rng.normal(0, spread, (rng.integers(3, 9), 2))).ravel()
         corners = np.round(corners, int(rng.integers(0, 4)))  # tenths are on the border of what is rounded
         shape = read_segmentation([corners.tolist()], size, "here")
         assert isinstance(shape, Polygons)

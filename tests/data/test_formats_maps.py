@@ -27,11 +27,11 @@ def sample_of(path: str) -> Path:
 
 
 def values_of(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture).astype(int)
+    with Image.open(path) as image:
+        return np.array(image).astype(int)
 
 
-def save_picture(path: Path, height: int = 2, width: int = 3) -> None:
+def save_image(path: Path, height: int = 2, width: int = 3) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), "red").save(path)
 
@@ -83,12 +83,12 @@ def test_cityscapes_classes():
         "road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person, "
         "rider, car, truck, bus, train, motorcycle, bicycle"
     )
-    colours = {name: colour for _, name, colour in cityscapes.CLASSES}
-    assert (colours["road"], colours["sky"], colours["car"]) == ((128, 64, 128), (70, 130, 180), (0, 0, 142))
-    assert len(set(colours.values())) == 19
+    colors = {name: color for _, name, color in cityscapes.CLASSES}
+    assert (colors["road"], colors["sky"], colors["car"]) == ((128, 64, 128), (70, 130, 180), (0, 0, 142))
+    assert len(set(colors.values())) == 19
 
 
-def test_cityscapes_agrees_with_the_other_masks_of_a_picture():
+def test_cityscapes_agrees_with_the_other_masks_of_a_image():
     root = sample_of("cityscapes_sample")
     sample = cityscapes.open(root, "val")[0]
     scene = root / "gtFine/val/frankfurt/frankfurt_000000_000294_gtFine"
@@ -118,7 +118,7 @@ def test_cityscapes_with_train_ids_only(tmp_path):
 
 def test_cityscapes_every_label(tmp_path):
     """A licence plate has the id -1, which is 255 in 8 bits; what no label has is refused."""
-    save_picture(tmp_path / "leftImg8bit/val/bonn/a_leftImg8bit.png", 5, 7)
+    save_image(tmp_path / "leftImg8bit/val/bonn/a_leftImg8bit.png", 5, 7)
     mask = tmp_path / "gtFine/val/bonn/a_gtFine_labelIds.png"
     values = np.array([*range(34), 255]).reshape(5, 7)
     save_mask(mask, values.tolist())
@@ -131,7 +131,7 @@ def test_cityscapes_every_label(tmp_path):
 
 def test_cityscapes_faults(tmp_path):
     scene = tmp_path / "leftImg8bit/val/bonn"
-    save_picture(scene / "a_leftImg8bit.png")
+    save_image(scene / "a_leftImg8bit.png")
     assert_fault(
         r"leftImg8bit/train is missing or holds no CITY/\*_leftImg8bit.png; --data.root must be the folder",
         lambda: cityscapes.open(tmp_path, "train"),
@@ -193,7 +193,7 @@ def test_ade20k_classes():
 def test_ade20k_with_folders_for_the_splits(tmp_path):
     for folder, count in (("training", 2), ("validation", 1)):
         for number in range(count):
-            save_picture(tmp_path / f"images/{folder}/{number}.jpg")
+            save_image(tmp_path / f"images/{folder}/{number}.jpg")
             save_mask(tmp_path / f"annotations/{folder}/{number}.png", [[0, 1, 2], [149, 150, 255]])
     save_mask(tmp_path / "annotations/validation/7.png", [[1]])
     assert len(ade20k.open(tmp_path, "train")) == 2
@@ -254,7 +254,7 @@ def test_cocostuff_names_are_those_that_coco_gives_to_its_ids():
     ],
 )
 def test_cocostuff_layouts(tmp_path, images, masks):
-    save_picture(tmp_path / images / "000000000001.jpg")
+    save_image(tmp_path / images / "000000000001.jpg")
     save_mask(tmp_path / masks / "000000000001.png", [[0, 10, 12], [181, 11, 255]])
     save_mask(tmp_path / masks / "000000000001_labelTrainIds.png", [[0]])
     save_mask(tmp_path / masks / "000000000002.png", [[0]])
@@ -265,6 +265,6 @@ def test_cocostuff_layouts(tmp_path, images, masks):
     save_mask(tmp_path / masks / "000000000001.png", [[182]])
     assert_fault(r"000000000001.png holds the value 182", lambda: dataset[0])
     assert_fault(
-        r"lacks pictures or masks of the split 'train'; it must hold images/train2017 with annotations/train2017",
+        r"lacks images or masks of the split 'train'; it must hold images/train2017 with annotations/train2017",
         lambda: cocostuff.open(tmp_path, "train"),
     )

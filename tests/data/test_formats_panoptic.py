@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_formats_maps import assert_fault, assert_whole, sample_of, save_mask, save_picture, values_of
+from test_formats_maps import assert_fault, assert_whole, sample_of, save_image, save_mask, values_of
 
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import coco_panoptic
@@ -63,13 +63,13 @@ def test_coco_panoptic_crowds_are_void():
     assert dataset.classes.names == ("a", "b")
     assert dataset.classes.palette == ((0, 0, 0), (128, 0, 0))
     np.testing.assert_array_equal(dataset[0].mask, [[0, 0, 255, 255, 255]] * 10)  # segment 7 twice, 20 twice, none
-    # The other picture of that sample is not as large as its mask.
+    # The other image of that sample is not as large as its mask.
     assert_fault(r"a.png is 5x5 but its image .*a.jpg is 10x5", lambda: coco_panoptic.open(root, "train")[0])
 
 
 def write_panoptic(root: Path, document: object, pixels: list | None = None) -> Path:
-    """One picture `a.jpg` with its PNG, whose segments are those of `described` unless told."""
-    save_picture(root / "val2017" / "a.jpg")
+    """One image `a.jpg` with its PNG, whose segments are those of `described` unless told."""
+    save_image(root / "val2017" / "a.jpg")
     save_mask(root / "annotations/panoptic_val2017/a.png", pixels or [[(1, 0, 0), (0, 1, 0), (0, 0, 1)]] * 2)
     (root / "annotations/panoptic_val2017.json").write_text(json.dumps(document))
     return root
@@ -96,7 +96,7 @@ def described(**changes: object) -> dict:
     return document
 
 
-def test_coco_panoptic_order_of_classes_and_of_colour_channels(tmp_path):
+def test_coco_panoptic_order_of_classes_and_of_color_channels(tmp_path):
     write_panoptic(tmp_path, described())
     for name in ("b", "._b"):
         save_mask(tmp_path / f"annotations/panoptic_val2017/{name}.png", [[(0, 0, 0)]])
@@ -134,7 +134,7 @@ def test_coco_panoptic_files_of_a_split(tmp_path):
         lambda: coco_panoptic.open(tmp_path, "val"),
     )
     assert len(coco_panoptic.open(tmp_path, "val2017")) == 1
-    assert_fault(r"/val_2 is missing; it must hold the pictures", lambda: coco_panoptic.open(tmp_path, "val_2"))
+    assert_fault(r"/val_2 is missing; it must hold the images", lambda: coco_panoptic.open(tmp_path, "val_2"))
     (tmp_path / "val2017/a.jpg").unlink()
     assert_fault(
         r"val2017/a.jpg is missing, but .*a.png is there or names it",
@@ -147,7 +147,7 @@ def test_coco_panoptic_files_of_a_split(tmp_path):
     )
     (tmp_path / "val2017").rmdir()
     assert_fault(
-        r"/val2017 is missing; it must hold the pictures that .*panoptic_val2017.json names",
+        r"/val2017 is missing; it must hold the images that .*panoptic_val2017.json names",
         lambda: coco_panoptic.open(tmp_path, "val2017"),
     )
 
@@ -159,7 +159,7 @@ def test_coco_panoptic_one_set_is_split_by_names(tmp_path):
         {"image_id": n, "file_name": f"{n}.png", "segments_info": [{"id": n + 1, "category_id": 40}]} for n in range(10)
     ]
     for number in range(10):
-        save_picture(tmp_path / f"images/{number}.jpg")
+        save_image(tmp_path / f"images/{number}.jpg")
         save_mask(tmp_path / f"some/{number}.png", [[(number + 1, 0, 0)] * 3] * 2)
     (tmp_path / "other.json").write_text("[]")
     assert_fault(

@@ -25,7 +25,7 @@ def figures_of(path) -> list[dict]:
 
 
 def by_hand(figures: list[dict], labels: dict[str, int], size: tuple[int, int]) -> np.ndarray:
-    """Class ids of bitmaps that lie inside the picture."""
+    """Class ids of bitmaps that lie inside the image."""
     ids = np.zeros(size, np.uint8)
     for figure in figures:
         png = zlib.decompress(base64.b64decode(figure["bitmap"]["data"]))
@@ -46,10 +46,10 @@ def test_bitmaps():
         assert dataset.classes.names == ("background", "kiwi", "lemon")
         assert dataset.classes.palette == ((0, 0, 0), (255, 0, 0), (0x51, 0xC6, 0xAA))
         for i in range(len(dataset)):
-            picture = dataset[i]
-            figures = figures_of(root / "ds1" / "ann" / f"{picture.name}.json")
-            expected = by_hand(figures, {"kiwi": 1, "lemon": 2}, picture.image.shape[:2])
-            np.testing.assert_array_equal(picture.mask, expected)
+            image = dataset[i]
+            figures = figures_of(root / "ds1" / "ann" / f"{image.name}.json")
+            expected = by_hand(figures, {"kiwi": 1, "lemon": 2}, image.image.shape[:2])
+            np.testing.assert_array_equal(image.mask, expected)
 
 
 def test_polygons(tmp_path):
@@ -61,17 +61,17 @@ def test_polygons(tmp_path):
     check_files(dataset)
     assert (dataset.classes.names, len(dataset)) == (("background", "road"), 2)
     for i in range(2):
-        picture = dataset[i]
-        expected = Image.new("L", picture.image.shape[1::-1])
+        image = dataset[i]
+        expected = Image.new("L", image.image.shape[1::-1])
         outlines = Image.new("L", expected.size)
-        for figure in figures_of(root / "ds1" / "ann" / f"{picture.name}.json"):
+        for figure in figures_of(root / "ds1" / "ann" / f"{image.name}.json"):
             corners = [tuple(corner) for corner in figure["points"]["exterior"]]
             ImageDraw.Draw(expected).polygon(corners, fill=1)
             ImageDraw.Draw(outlines).line([*corners, corners[0]], fill=1, width=3)
         away = np.asarray(outlines) == 0
         assert away.mean() > 0.99
         assert 0.1 < np.asarray(expected).mean() < 0.9
-        np.testing.assert_array_equal(picture.mask[away], np.asarray(expected)[away])
+        np.testing.assert_array_equal(image.mask[away], np.asarray(expected)[away])
     with pytest.raises(InputError, match=r"holds 2 images; a split into train, val and test needs at least 3"):
         supervisely.open(root, "train")
 
@@ -87,12 +87,12 @@ def test_pascal_voc_as_a_project(split, count):
     labels = {**{name: id for id, name in enumerate(classes.names)}, "neutral": IGNORE}
     masks = SHARED / "data" / "voc2012_sample" / "VOCdevkit" / "VOC2012" / "SegmentationClass"
     for i in range(count):
-        picture = dataset[i]
-        figures = figures_of(root / split / "ann" / f"{picture.name}.json")
-        np.testing.assert_array_equal(picture.mask, by_hand(figures, labels, picture.mask.shape))
-        if (path := masks / f"{picture.name[:-4]}.png").is_file():
+        image = dataset[i]
+        figures = figures_of(root / split / "ann" / f"{image.name}.json")
+        np.testing.assert_array_equal(image.mask, by_hand(figures, labels, image.mask.shape))
+        if (path := masks / f"{image.name[:-4]}.png").is_file():
             with Image.open(path) as mask:
-                np.testing.assert_array_equal(picture.mask, np.asarray(mask))
+                np.testing.assert_array_equal(image.mask, np.asarray(mask))
 
 
 def test_no_split_beside_others():
@@ -118,7 +118,7 @@ def annotation(*objects, **other) -> dict:
 
 
 def write(root, *said: Any, meta: Any = META, folder: str = "train"):
-    """A data set with a picture for every annotation."""
+    """A data set with an image for every annotation."""
     for name in ("img", "ann"):
         (root / folder / name).mkdir(parents=True, exist_ok=True)
     (root / "meta.json").write_text(json.dumps(meta))
@@ -132,9 +132,9 @@ def mask_of(root, *objects, meta: Any = META) -> np.ndarray:
     return supervisely.open(write(root, annotation(*objects), meta=meta), "train")[0].mask
 
 
-def bitmap(picture: Image.Image, origin, title="dog") -> dict:
+def bitmap(image: Image.Image, origin, title="dog") -> dict:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     data = base64.b64encode(zlib.compress(file.getvalue())).decode()
     return {"classTitle": title, "geometryType": "bitmap", "bitmap": {"data": data, "origin": list(origin)}}
 
@@ -182,17 +182,17 @@ def test_what_lies_outside_is_cut_off(tmp_path):
 
 def test_pngs_of_all_kinds(tmp_path):
     covered = np.array([[1, 0, 1], [0, 1, 1]], bool)
-    grey = Image.fromarray(covered.astype(np.uint8) * 255)
+    gray = Image.fromarray(covered.astype(np.uint8) * 255)
     alpha = Image.new("RGBA", (3, 2), (9, 9, 9, 255))
-    alpha.putalpha(grey)
+    alpha.putalpha(gray)
     indices = Image.fromarray(covered.astype(np.uint8), "P")
     indices.putpalette([7, 7, 7, 9, 9, 9])
-    for picture in (grey, grey.convert("1"), grey.convert("RGB"), alpha, alpha.convert("LA"), indices):
+    for image in (gray, gray.convert("1"), gray.convert("RGB"), alpha, alpha.convert("LA"), indices):
         for shape in ("bitmap", "alpha_mask"):
-            mask = mask_of(tmp_path, {**bitmap(picture, (4, 3)), "geometryType": shape})
-            np.testing.assert_array_equal(mask[3:5, 4:7], covered * 2, err_msg=picture.mode)
+            mask = mask_of(tmp_path, {**bitmap(image, (4, 3)), "geometryType": shape})
+            np.testing.assert_array_equal(mask[3:5, 4:7], covered * 2, err_msg=image.mode)
             assert mask.sum() == 8
-    inverse = grey.point(lambda value: 255 - value)
+    inverse = gray.point(lambda value: 255 - value)
     inverse.info["transparency"] = 255
     np.testing.assert_array_equal(mask_of(tmp_path, bitmap(inverse, (4, 3)))[3:5, 4:7], covered * 2)
     packed = bitmap(alpha, (4, 3))
@@ -261,7 +261,7 @@ def test_tags_that_name_no_split(tmp_path):
 
 
 def test_tags_beside_data_sets_that_are_splits(tmp_path):
-    """A test split may be absent, whatever pictures are tagged with."""
+    """A test split may be absent, whatever images are tagged with."""
     for split in ("train", "val"):
         write(tmp_path, tagged("sunny"), annotation(), folder=split)
     found, faults = find_splits(tmp_path, "supervisely", ("train", "val"))

@@ -56,7 +56,7 @@ def png(*size: int) -> bytes:
         (data("aGVsbG8="), r"objects\[0\]: bitmap: data is not the base64 of a zlib stream"),
         (data(""), r"objects\[0\]: bitmap: data is cut short, or larger than a bitmap of 12x9 can be"),
         (data(bytes(10**8)), r"objects\[0\]: bitmap: data is cut short, or larger than a bitmap of 12x9 can be"),
-        (data(b"no picture"), r"objects\[0\]: bitmap: data holds no readable PNG"),
+        (data(b"no image"), r"objects\[0\]: bitmap: data holds no readable PNG"),
         (data(png(3, 3)[:-30]), r"objects\[0\]: bitmap: data holds no readable PNG"),
         (data(png(13, 3)), r"objects\[0\]: bitmap is 13x3, but its image 12x9"),
         (put("objects", 1, "points", {"exterior": [1, 2, 3]}), r"polygon: exterior must be a list of x and y"),

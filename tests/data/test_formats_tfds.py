@@ -12,7 +12,7 @@ from deeplab_jax.data.formats import cityscapes
 from deeplab_jax.data.formats import tfds as reader
 from deeplab_jax.data.loader import eval_batches
 from deeplab_jax.errors import InputError
-from helpers.tfds_files import SPLITS, draw, file_of, prepare, prepare_pictures
+from helpers.tfds_files import SPLITS, draw, file_of, prepare, prepare_images
 
 
 def test_images_and_masks_are_what_was_put_in(toy, tmp_path):
@@ -59,7 +59,7 @@ def test_worker_processes_read_copies(toy, tmp_path):
 
 def test_newest_version_and_configs(tfds, toy, tmp_path):
     for seed, version in enumerate(("2.0.0", "10.0.0", "9.0.0")):
-        prepare_pictures(tfds, tmp_path, draw((0, 1), seed), version=version)
+        prepare_images(tfds, tmp_path, draw((0, 1), seed), version=version)
 
     def image(name):
         return reader.open(tmp_path, "train", name)[0].image
@@ -69,36 +69,36 @@ def test_newest_version_and_configs(tfds, toy, tmp_path):
     with pytest.raises(InputError, match=r"toy has no version 3\.0\.0; it has 1\.0\.0, 2\.0\.0, 9\.0\.0, 10\.0\.0"):
         image("toy:3.0.0")
 
-    prepare_pictures(tfds, tmp_path, draw((0, 1), 5), name="city/fine")
+    prepare_images(tfds, tmp_path, draw((0, 1), 5), name="city/fine")
     np.testing.assert_array_equal(image("city"), draw((0, 1), 5)["train"][0][0])
-    prepare_pictures(tfds, tmp_path, draw((0, 1), 6), name="city/coarse")
+    prepare_images(tfds, tmp_path, draw((0, 1), 6), name="city/coarse")
     np.testing.assert_array_equal(image("city/fine:1.0.0"), draw((0, 1), 5)["train"][0][0])
     with pytest.raises(InputError, match="city has the configs coarse, fine; name one, as in city/coarse"):
         image("city")
 
 
 def test_names_of_classes(tfds, tmp_path):
-    labelled = tfds.features.LabeledImage(labels=["road", "sky", "car"])
-    folder = prepare_pictures(tfds, tmp_path, draw((0, 1)), labelled)
+    labeled = tfds.features.LabeledImage(labels=["road", "sky", "car"])
+    folder = prepare_images(tfds, tmp_path, draw((0, 1)), labeled)
     assert reader.open(tmp_path, "train", "toy").classes.names == ("road", "sky", "car")
     (folder / "segmentation_mask.labels.txt").write_text("a\nb\n")
     assert reader.open(tmp_path, "train", "toy").classes.names == ("a", "b")
     counted = tfds.features.LabeledImage(labels=4)
-    prepare_pictures(tfds, tmp_path, draw((0, 1)), counted, name="counted")
+    prepare_images(tfds, tmp_path, draw((0, 1)), counted, name="counted")
     assert reader.open(tmp_path, "train", "counted").classes.names == ("class_0", "class_1", "class_2", "class_3")
 
 
-def test_grey_levels_are_noted(tfds, tmp_path):
-    for name, values in (("few", (0, 1, 2, 4, IGNORE)), ("grey", (0, 38, 75, 113))):
-        prepare_pictures(tfds, tmp_path, draw(values), name=name)
+def test_gray_levels_are_noted(tfds, tmp_path):
+    for name, values in (("few", (0, 1, 2, 4, IGNORE)), ("gray", (0, 38, 75, 113))):
+        prepare_images(tfds, tmp_path, draw(values), name=name)
     assert reader.open(tmp_path, "val", "few").notes == ()
-    dataset = reader.open(tmp_path, "val", "grey")
+    dataset = reader.open(tmp_path, "val", "gray")
     assert len(dataset.classes) == 114
-    assert dataset.notes == ("4 of the values 0 to 113 are in masks: 0, 38, 75, 113; are they grey levels?",)
+    assert dataset.notes == ("4 of the values 0 to 113 are in masks: 0, 38, 75, 113; are they gray levels?",)
 
 
 def test_masks_of_other_kinds(tfds, tmp_path):
-    """Tensors, palette pictures, and a mask that is told from other features by its name."""
+    """Tensors, palette images, and a mask that is told from other features by its name."""
     features = tfds.features
     image, values = draw((0, 1, 2))["train"][0]
     kinds = {
@@ -121,23 +121,23 @@ def test_masks_of_other_kinds(tfds, tmp_path):
         tmp_path,
         {"image": one, "mask": one, "instance": one},
         {"train": [{"image": file_of(image[..., 0]), "mask": file_of(values), "instance": file_of(values + 1)}]},
-        name="grey",
+        name="gray",
     )
-    sample = reader.open(tmp_path, "train", "grey")[0]
+    sample = reader.open(tmp_path, "train", "gray")[0]
     np.testing.assert_array_equal(sample.image, np.repeat(image[..., :1], 3, -1))
     np.testing.assert_array_equal(sample.mask, values)
 
 
 def test_builders_whose_masks_are_known(tfds, tmp_path):
     label_ids = draw((0, 7, 8, 26, 33))
-    prepare_pictures(tfds, tmp_path, label_ids, keys=("image_left", "segmentation_label"), name="cityscapes/semantic")
+    prepare_images(tfds, tmp_path, label_ids, keys=("image_left", "segmentation_label"), name="cityscapes/semantic")
     dataset = reader.open(tmp_path, "val", "cityscapes")
     expected = np.select([label_ids["validation"][1][1] == v for v in (7, 8, 26, 33)], (0, 1, 13, 18), IGNORE)
     np.testing.assert_array_equal(dataset[1].mask, expected)
-    assert dataset.classes.palette == tuple(colour for _, _, colour in cityscapes.CLASSES)
+    assert dataset.classes.palette == tuple(color for _, _, color in cityscapes.CLASSES)
 
     trimaps = draw((1, 2, 3))
-    prepare_pictures(tfds, tmp_path, trimaps, name="oxford_iiit_pet")
+    prepare_images(tfds, tmp_path, trimaps, name="oxford_iiit_pet")
     dataset = reader.open(tmp_path, "train", "oxford_iiit_pet")
     np.testing.assert_array_equal(dataset[0].mask, trimaps["train"][0][1] - 1)
     assert dataset.classes.names == ("pet", "background", "border")
@@ -146,7 +146,7 @@ def test_builders_whose_masks_are_known(tfds, tmp_path):
     instances = {k: [(i, np.stack([red, red % 7, 0 * red], -1)) for i, red in v] for k, v in reds.items()}
     mask = tfds.features.Image(encoding_format="png")
     keys = ("image", "annotation")
-    prepare_pictures(tfds, tmp_path, instances, mask, keys, name="scene_parse150")
+    prepare_images(tfds, tmp_path, instances, mask, keys, name="scene_parse150")
     dataset = reader.open(tmp_path, "train", "scene_parse150")
     red = reds["train"][2][1]
     np.testing.assert_array_equal(dataset[2].mask, np.where(red == 0, IGNORE, red - 1))

@@ -12,7 +12,7 @@ import pytest
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.formats import tfds as reader
 from deeplab_jax.errors import InputError
-from helpers.tfds_files import draw, file_of, prepare, prepare_pictures
+from helpers.tfds_files import draw, file_of, prepare, prepare_images
 
 
 def no_builder(root, folder):
@@ -114,51 +114,51 @@ def test_odd_names(toy, tmp_path, name):
 
 
 def test_builders_without_a_mask_or_an_image(tfds, tmp_path):
-    one, picture = tfds.features.Image(shape=(None, None, 1)), tfds.features.Image()
+    one, image = tfds.features.Image(shape=(None, None, 1)), tfds.features.Image()
     number = tfds.features.ClassLabel(num_classes=2)
-    prepare(tfds, tmp_path, {"image": picture, "label": number}, {"train": []}, name="labels")
+    prepare(tfds, tmp_path, {"image": image, "label": number}, {"train": []}, name="labels")
     with pytest.raises(InputError, match=r"must have one mask, or one called .*; it has image \(Image .*label \(Class"):
         reader.open(tmp_path, "train", "labels")
-    prepare(tfds, tmp_path, {"image": picture, "depth": one, "id": one}, {"train": []}, name="two")
+    prepare(tfds, tmp_path, {"image": image, "depth": one, "id": one}, {"train": []}, name="two")
     with pytest.raises(InputError, match=r"must have one mask, or one called .*; it has depth \(Image .* id \(Image"):
         reader.open(tmp_path, "train", "two")
-    prepare(tfds, tmp_path, {"left": picture, "right": picture, "mask": one}, {"train": []}, name="stereo")
+    prepare(tfds, tmp_path, {"left": image, "right": image, "mask": one}, {"train": []}, name="stereo")
     with pytest.raises(InputError, match=r"must have one image of 3 channels, or one called image or image_left; it"):
         reader.open(tmp_path, "train", "stereo")
-    prepare(tfds, tmp_path, {"image_left": picture, "disparity_map": one}, {"train": []}, name="cityscapes/stereo")
+    prepare(tfds, tmp_path, {"image_left": image, "disparity_map": one}, {"train": []}, name="cityscapes/stereo")
     with pytest.raises(InputError, match=r"must have one mask, or one called segmentation_label; it has disparity_map"):
         reader.open(tmp_path, "train", "cityscapes/stereo")
 
 
 def test_values_beyond_the_classes(tfds, tmp_path):
-    folder = prepare_pictures(tfds, tmp_path, draw((0, 2)))
+    folder = prepare_images(tfds, tmp_path, draw((0, 2)))
     (folder / "segmentation_mask.labels.txt").write_text("a\nb\n")
     message = (
         r"the mask of example 0 of split 'train' in .*toy/1\.0\.0 holds the value 2, which is none of its 2 classes"
     )
     with pytest.raises(InputError, match=message):
         reader.open(tmp_path, "train", "toy")[0]
-    prepare_pictures(tfds, tmp_path, draw((0, IGNORE)), name="binary")
+    prepare_images(tfds, tmp_path, draw((0, IGNORE)), name="binary")
     with pytest.raises(InputError, match=r"hold values up to 0, besides 255 for void, which are no class ids"):
         reader.open(tmp_path, "train", "binary")
-    prepare_pictures(tfds, tmp_path, draw((0, 1, 2, 3)), name="oxford_iiit_pet")
+    prepare_images(tfds, tmp_path, draw((0, 1, 2, 3)), name="oxford_iiit_pet")
     with pytest.raises(InputError, match=r"split 'train' in .*oxford_iiit_pet/1\.0\.0 holds the value 0"):
         reader.open(tmp_path, "train", "oxford_iiit_pet")[0]
 
 
-def test_pictures_that_cannot_be(tfds, tmp_path):
+def test_images_that_cannot_be(tfds, tmp_path):
     image, values = draw((0, 1))["train"][0]
     stored = {
-        "colours": (image, file_of(image), r"the mask of example 0 .* is a RGB picture; prepare the builder anew"),
+        "colors": (image, file_of(image), r"the mask of example 0 .* is a RGB image; prepare the builder anew"),
         "size": (image, file_of(values[1:]), r"the mask of example 0 of .* is 5x5 but the image 5x6"),
-        "text": (image, io.BytesIO(b"no picture"), r"the mask of example 0 .* cannot be read as a picture"),
+        "text": (image, io.BytesIO(b"no image"), r"the mask of example 0 .* cannot be read as an image"),
         "turned": (image, file_of(values), r"is 5x6 but the image 6x5; its orientation tag 6 turns the image; save it"),
         "deep": (values.astype(np.uint16), file_of(values), r"the image of example 0 .* has I;16 pixels"),
     }
     features = {"image": tfds.features.Image(), "mask": tfds.features.LabeledImage(labels=["a", "b"])}
-    for name, (picture, mask, message) in stored.items():
-        picture = file_of(picture, tag=6 if name == "turned" else 1)
-        prepare(tfds, tmp_path, features, {"train": [{"image": picture, "mask": mask}]}, name=name)
+    for name, (source, mask, message) in stored.items():
+        encoded = file_of(source, tag=6 if name == "turned" else 1)
+        prepare(tfds, tmp_path, features, {"train": [{"image": encoded, "mask": mask}]}, name=name)
         with pytest.raises(InputError, match=message):
             reader.open(tmp_path, "train", name)[0]
 

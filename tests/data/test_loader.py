@@ -25,7 +25,7 @@ def test_batches_are_a_function_of_the_step(shapes_folder):
     assert list(train_batches(dataset, PREPROCESS, 8, range(6, 6), 3, DataConfig(threads=2))) == []
 
 
-def test_epochs_hold_every_picture_once_in_new_orders(shapes_folder):
+def test_epochs_hold_every_image_once_in_new_orders(shapes_folder):
     dataset = open_dataset(shapes_folder, "folder", "train")
     batches = list(train_batches(dataset, PREPROCESS, 4, range(6), 0, DataConfig()))
     sums = np.concatenate([batch["image"].astype(int).sum((1, 2, 3)) for batch in batches])
@@ -84,5 +84,5 @@ def test_worker_processes_read_the_same_and_pass_on_faults(broken, tmp_path):
     done = subprocess.run([sys.executable, script, broken], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fault: ")
-    assert "masks/train/0.png cannot be read as a picture" in done.stdout
+    assert "masks/train/0.png cannot be read as an image" in done.stdout
     assert "leaked" not in done.stderr

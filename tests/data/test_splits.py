@@ -1,4 +1,4 @@
-"""Which pictures are in which split, and which mask belongs to each."""
+"""Which images are in which split, and which mask belongs to each."""
 
 import shutil
 
@@ -13,7 +13,7 @@ from deeplab_jax.errors import InputError
 
 @pytest.fixture
 def unsplit(tmp_path):
-    """Twenty pictures, and no split."""
+    """Twenty images, and no split."""
     (tmp_path / "classes.txt").write_text("a\nb\n")
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
@@ -58,7 +58,7 @@ def test_names_are_drawn_evenly_and_no_part_is_empty(tmp_path):
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_lists_leave_nothing_to_a_drawing(unsplit, name):
-    """Else pictures of one list would be drawn for the split that has none."""
+    """Else images of one list would be drawn for the split that has none."""
     (unsplit / "train.txt").write_text("".join(f"{number}\n" for number in range(16)))
     with pytest.raises(InputError, match=r"/val.txt is missing; there is train.txt"):
         open_dataset(unsplit, "folder", "val")
@@ -72,9 +72,9 @@ def test_lists_leave_nothing_to_a_drawing(unsplit, name):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"val.txt names no pictures; write one name a line"),
-        (b"0\n1\n0.png\n", r"val.txt names '0' 2 times; list every picture once"),
-        (b"images/0.png masks/0.png\n", r"val.txt: a line must name one picture, not 'images/0.png masks/0.png'"),
+        (b"", r"val.txt names no images; write one name a line"),
+        (b"0\n1\n0.png\n", r"val.txt names '0' 2 times; list every image once"),
+        (b"images/0.png masks/0.png\n", r"val.txt: a line must name one image, not 'images/0.png masks/0.png'"),
         (b"m\xe4\n", r"val.txt is not a readable text file \(.*\); save it as UTF-8"),
     ],
 )
@@ -85,7 +85,7 @@ def test_lists_that_cannot_be(unsplit, data, message):
 
 
 def test_names_of_masks(unsplit):
-    """A suffix may be large, what macOS leaves beside files is none, and every picture has its own mask."""
+    """A suffix may be large, what macOS leaves beside files is none, and every image has its own mask."""
     (unsplit / "masks/0.png").rename(unsplit / "masks/0.PNG")
     (unsplit / "masks/._1.png").write_text("a resource fork")
     (unsplit / "masks/x.PNG").write_text("a mask")

@@ -1,6 +1,6 @@
 """Stand-ins for TensorRT's bindings and CUDA's, to see in what order they are called and what becomes of the memory.
 
-"Device memory" is host memory, and work waits in its stream until that is synchronised. An engine.plan is the ONNX
+"Device memory" is host memory, and work waits in its stream until that is synchronized. An engine.plan is the ONNX
 file behind a mark, and ONNX Runtime computes it. Nothing here says that a real engine can be built or run.
 """
 

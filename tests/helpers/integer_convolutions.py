@@ -1,7 +1,7 @@
 """Convolutions of 8 bits in an ONNX graph, computed in whole numbers: exactly, and as CPUs without VNNI do.
 
-The latter (x86 with AVX2 or AVX512: `vpmaddubsw`) multiply unsigned values by signed weights and add two neighbouring
-products in 16 bits, which saturate; everything else is in 32 bits. ONNX Runtime's kernels lay neighbours out by the row
+The latter (x86 with AVX2 or AVX512: `vpmaddubsw`) multiply unsigned values by signed weights and add two neighboring
+products in 16 bits, which saturate; everything else is in 32 bits. ONNX Runtime's kernels lay neighbors out by the row
 and column of the filter, then by channel. Depthwise convolutions have kernels of their own, without such sums.
 """
 

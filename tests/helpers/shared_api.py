@@ -13,13 +13,13 @@ from skimage import exposure
 
 @dataclass
 class Place:
-    """What is known of a picture's way into the network: margins may be negative, where the picture was cut."""
+    """What is known of an image's way into the network: margins may be negative, where the image was cut."""
 
     left: int
     top: int
     right: int
     bottom: int
-    size: tuple[int, int]  # of the picture after static-crop
+    size: tuple[int, int]  # of the image after static-crop
 
 
 def network_input(image: np.ndarray, config: dict[str, Any]) -> tuple[np.ndarray, Place]:

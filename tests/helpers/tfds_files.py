@@ -12,12 +12,12 @@ SPLITS = {"train": 3, "validation": 2}
 
 def file_of(pixels, mode=None, tag=1) -> io.BytesIO:
     """A PNG, as a builder hands it to TFDS, with an orientation tag."""
-    picture, file, exif = Image.fromarray(pixels), io.BytesIO(), Image.Exif()
+    image, file, exif = Image.fromarray(pixels), io.BytesIO(), Image.Exif()
     exif[0x0112] = tag
     if mode == "P":
-        picture = Image.fromarray(pixels, "P")
-        picture.putpalette([channel for colour in default_palette(256) for channel in colour])
-    picture.save(file, "png", exif=exif)
+        image = Image.fromarray(pixels, "P")
+        image.putpalette([channel for color in default_palette(256) for channel in color])
+    image.save(file, "png", exif=exif)
     file.seek(0)
     return file
 
@@ -49,7 +49,7 @@ def draw(values, seed=0, height=6):
     }
 
 
-def prepare_pictures(tfds, root, drawn, mask=None, keys=("image", "segmentation_mask"), **where):
+def prepare_images(tfds, root, drawn, mask=None, keys=("image", "segmentation_mask"), **where):
     mask = mask or tfds.features.Image(shape=(None, None, 1))
     examples = {
         split: [{keys[0]: file_of(image), keys[1]: file_of(values)} for image, values in pairs]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.image.draw import OPACITY, legend, mask_picture, overlay, tint
+from deeplab_jax.image.draw import OPACITY, legend, mask_image, overlay, tint
 
 
 def many_classes(count):
@@ -17,7 +17,7 @@ def many_classes(count):
 @pytest.mark.parametrize("count", [2, 21, 300])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (70, 1), (301, 400)])
-def test_a_tint_is_the_colour_over_grey(count, dtype, size):
+def test_a_tint_is_the_color_over_gray(count, dtype, size):
     random, classes = np.random.default_rng(0), many_classes(count)
     image = random.integers(0, 256, (*size, 3), np.uint8)
     ids = random.integers(0, min(count + 3, 256), size).astype(dtype)
@@ -58,7 +58,7 @@ def test_a_mask_holds_the_ids(tmp_path, count):
     from PIL import Image
 
     ids = np.random.default_rng(0).integers(0, count, (40, 50)).astype(np.uint16)
-    mask_picture(ids, many_classes(count)).save(tmp_path / "a.png", compress_level=1)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.mode == ("P" if count == 21 else "I;16")
-        np.testing.assert_array_equal(np.asarray(picture), ids)
+    mask_image(ids, many_classes(count)).save(tmp_path / "a.png", compress_level=1)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == ("P" if count == 21 else "I;16")
+        np.testing.assert_array_equal(np.asarray(image), ids)

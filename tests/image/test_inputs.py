@@ -1,4 +1,4 @@
-"""What AutoModel takes for a picture, and what it refuses."""
+"""What AutoModel takes for an image, and what it refuses."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import pictures
+from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import as_threshold
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from helpers import pixelwise
 
-BGR = pictures((37, 23))[0]
+BGR = random_images((37, 23))[0]
 RGB = BGR[..., ::-1]
 
 
 def files(folder):
-    """Paths and strings of files that hold the picture."""
+    """Paths and strings of files that hold the image."""
     Image.fromarray(RGB).save(folder / "rgb.png")
     Image.fromarray(np.rot90(RGB)).save(folder / "turned.png", exif=exif(6))  # 6: turn clockwise
     Image.fromarray(np.dstack([RGB, np.full(RGB.shape[:2], 9, np.uint8)])).save(folder / "rgba.png")
@@ -35,7 +35,7 @@ def exif(orientation):
     return tags
 
 
-def test_all_kinds_of_pictures_are_the_same_pixels(tmp_path):
+def test_all_kinds_of_images_are_the_same_pixels(tmp_path):
     alpha = np.full((*BGR.shape[:2], 1), 77, np.uint8)
     arrays = [BGR, np.dstack([BGR, alpha]), BGR.astype(np.uint16) * 257, BGR.astype(">u2") * 257, jnp.asarray(BGR)]
     floats = [*(BGR.astype(kind) for kind in (np.float16, np.float32, np.float64)), jnp.asarray(BGR, jnp.bfloat16)]
@@ -62,7 +62,7 @@ def test_tensors_are_the_same_pixels():
     np.testing.assert_array_equal([as_pixels(image, None)[0] for image in batch], [RGB, RGB + 1])
     assert as_list(tensor) == [tensor]
     for image in (tensor.to_sparse(), tensor.to("meta")):
-        with pytest.raises(InputError, match="a tensor cannot be read as a picture"):
+        with pytest.raises(InputError, match="a tensor cannot be read as an image"):
             as_pixels(image, None)
 
 
@@ -73,11 +73,11 @@ class AlwaysTwoSides(np.ndarray):
         return super().reshape(shape[0], -1)
 
 
-def test_grey_pictures_have_three_equal_channels():
-    grey = BGR[..., 0]
-    wide = grey.view(AlwaysTwoSides)
-    for image in (grey, wide, grey[..., None], Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)):
-        np.testing.assert_array_equal(as_pixels(image, None)[0], np.dstack([grey] * 3))
+def test_gray_images_have_three_equal_channels():
+    gray = BGR[..., 0]
+    wide = gray.view(AlwaysTwoSides)
+    for image in (gray, wide, gray[..., None], Image.fromarray(gray), Image.fromarray(gray.astype(np.uint16) * 257)):
+        np.testing.assert_array_equal(as_pixels(image, None)[0], np.dstack([gray] * 3))
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_grey_pictures_have_three_equal_channels():
         (np.broadcast_to(np.uint8(0), (2**16 + 1, 1, 3)), "1x65537 has a side of more than 65536 pixels"),
         ("absent.jpg", r"absent\.jpg does not exist"),
         (Image.new("I", (4, 4)), "not int32"),
-        (b"bytes", "must be a numpy array, a torch tensor, a PIL picture or the path of a file, not bytes"),
+        (b"bytes", "must be a numpy array, a torch tensor, a PIL image or the path of a file, not bytes"),
         (None, "not NoneType"),
         ([BGR], "not list; for several give a list of them"),
     ],
 )
-def test_what_is_no_picture_is_refused(image, message):
+def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(InputError, match=message):
         as_pixels(image, None)
 
@@ -139,7 +139,7 @@ def test_a_call_takes_a_mixture(model):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
-def test_thin_pictures(model, size):
+def test_thin_images(model, size):
     assert model(np.full((*size, 3), 99, np.uint8))[0].segmentation_map.shape == size
 
 
@@ -153,7 +153,7 @@ def test_confidence_is_read_as_the_shared_api_does():
 
 
 def test_threads_do_not_disturb_each_other(model):
-    images = pictures(*[(20 + 7 * i, 90 - 9 * i) for i in range(8)])
+    images = random_images(*[(20 + 7 * i, 90 - 9 * i) for i in range(8)])
     expected = [model(image)[0] for image in images]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: model(images[i % 8])[0], range(160)))

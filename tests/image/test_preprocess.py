@@ -1,11 +1,11 @@
-"""From pictures to network input and back, beside an independent writing of what the shared API's client does."""
+"""From images to network input and back, beside an independent writing of what the shared API's client does."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from conftest import pictures
+from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE, PreprocessConfig
@@ -30,7 +30,7 @@ CASES = {
     "neither": ({"normalization": None, "scaling_factor": None}, {}),
     "cropped": ({"resize_mode": "letterbox"}, CROP),
     "cropped twice": ({"resize_mode": "center-crop"}, CROP),
-    "grey": ({}, {"grayscale": {"enabled": True}, "auto-orient": {"enabled": True}}),
+    "gray": ({}, {"grayscale": {"enabled": True}, "auto-orient": {"enabled": True}}),
     "stretched contrast": ({}, {"contrast": {"enabled": True, "type": "Contrast Stretching"}}),
     "equalized": ({}, {**CROP, "contrast": {"enabled": True, "type": "Histogram Equalization"}}),
     "adaptively equalized": ({}, {"contrast": {"enabled": True, "type": "Adaptive Equalization"}}),
@@ -43,7 +43,7 @@ CASES = {
 def test_network_input_equals_the_shared_api(case, tmp_path):
     told = pixelwise.told(*CASES[case])
     config = inference_config.read(tmp_path, told).preprocess
-    for image in pictures(*SIZES):
+    for image in random_images(*SIZES):
         expected, place = shared_api.network_input(image, told)
         found, spot = preprocess(image, config)
         np.testing.assert_allclose(found, expected[0], atol=2e-6 * np.abs(expected).max())
@@ -56,7 +56,7 @@ def test_results_equal_the_shared_api(case, tmp_path):
     """Every step of a call, around a network that is one 1x1 convolution."""
     pytest.importorskip("torchvision")
     told = pixelwise.told(*CASES[case])
-    model, images = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", told)), pictures(*SIZES)
+    model, images = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", told)), random_images(*SIZES)
     for threshold in (0.0, 0.6):
         for image, result in zip(images, model(images, confidence=threshold), strict=True):
             inputs, place = shared_api.network_input(image, told)
@@ -68,13 +68,13 @@ def test_results_equal_the_shared_api(case, tmp_path):
             np.testing.assert_allclose(result.confidence[same], confidence[same], atol=1e-4)
 
 
-def test_one_grey_channel(tmp_path):
+def test_one_gray_channel(tmp_path):
     told = pixelwise.told({"input_channels": 1, "normalization": [[0.4], [0.2]]})
     model = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", told, ("n", 1, *pixelwise.SIZE)))
-    (image,) = pictures(pixelwise.SIZE)
-    grey = image @ np.array([0.114, 0.587, 0.299])
-    logits = pixelwise.kernel(1) * ((grey / 255 - 0.4) / 0.2).reshape(1, -1)
-    clear = np.diff(np.sort(logits, 0)[-2:], axis=0)[0] > 0.05  # OpenCV rounds grey levels
+    (image,) = random_images(pixelwise.SIZE)
+    gray = image @ np.array([0.114, 0.587, 0.299])
+    logits = pixelwise.kernel(1) * ((gray / 255 - 0.4) / 0.2).reshape(1, -1)
+    clear = np.diff(np.sort(logits, 0)[-2:], axis=0)[0] > 0.05  # OpenCV rounds gray levels
     expected = logits.argmax(0)
     found = model(image, confidence=0.0)[0].segmentation_map.ravel()
     assert clear.mean() > 0.8
@@ -82,7 +82,7 @@ def test_one_grey_channel(tmp_path):
 
 
 def test_half_precision_graphs_run(tmp_path):
-    (image,), told = pictures((33, 47)), pixelwise.told()
+    (image,), told = random_images((33, 47)), pixelwise.told()
     results = [
         AutoModel.from_pretrained(pixelwise.write(tmp_path / str(kind), told, kind=kind))(image, confidence=0.0)[0]
         for kind in (1, pixelwise.HALF)
@@ -95,9 +95,9 @@ def test_half_precision_graphs_run(tmp_path):
     "field", [{"static_crop": (10, 0, 90, 55)}, {"grayscale": True}, {"resize_mode": "center-crop"}]
 )
 def test_training_sees_what_inference_sees(field):
-    """And masks lie where their pictures lie."""
+    """And masks lie where their images lie."""
     config = replace(PreprocessConfig((40, 56), mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3), **field)
-    for image in pictures(*SIZES[:-1]):
+    for image in random_images(*SIZES[:-1]):
         found, spot = preprocess(image, config, "rgb")
         fitted = fit_image(image, config)
         np.testing.assert_allclose(found.transpose(1, 2, 0), fitted, atol=1e-4)
@@ -107,7 +107,7 @@ def test_training_sees_what_inference_sees(field):
         np.testing.assert_array_equal(mask, np.where(inside, 1, IGNORE))
 
 
-def test_center_crop_cuts_masks_as_pictures():
+def test_center_crop_cuts_masks_as_images():
     rows, columns = np.mgrid[0:50, 0:30].astype(np.uint8)
     config = PreprocessConfig((20, 40), "center-crop")
     image = fit_image(np.stack([rows, columns, rows], -1), config)
@@ -118,7 +118,7 @@ def test_center_crop_cuts_masks_as_pictures():
 
 def test_a_crop_that_leaves_nothing_is_refused():
     config = PreprocessConfig((8, 8), static_crop=(40, 40, 60, 60))
-    with pytest.raises(InputError, match=r"static_crop=\(40, 40, 60, 60\) leaves nothing of a picture of 2x1 pixels"):
+    with pytest.raises(InputError, match=r"static_crop=\(40, 40, 60, 60\) leaves nothing of an image of 2x1 pixels"):
         preprocess(np.zeros((1, 2, 3), np.uint8), config)
     with pytest.raises(InputError, match="must be left, top, right and bottom"):
         PreprocessConfig(static_crop=(60, 0, 40, 100))
@@ -128,7 +128,7 @@ def test_what_is_written_comes_back(tmp_path):
     configs = [
         PreprocessConfig((49, 65), "center-crop", static_crop=(1, 2, 98, 97), grayscale=True),
         PreprocessConfig((49, 65), "pad", padding_value=None, contrast="Histogram Equalization", color_mode="bgr"),
-        PreprocessConfig((49, 65), color_mode="grey", mean=(0.4,) * 3, std=(0.2,) * 3),
+        PreprocessConfig((49, 65), color_mode="gray", mean=(0.4,) * 3, std=(0.2,) * 3),
     ]
     for config in configs:
         written = inference_config.write(Classes(("background", "a"), ((0, 0, 0),) * 2), config)

@@ -1,4 +1,4 @@
-"""Files of pictures and masks: which way up they are, how their values are stored, and what is refused."""
+"""Files of images and masks: which way up they are, how their values are stored, and what is refused."""
 
 import io
 import struct
@@ -16,9 +16,9 @@ from deeplab_jax.data.annotations import check_size
 from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.formats import tfds as reader
-from deeplab_jax.data.masks import ColourMasks, IdMasks
+from deeplab_jax.data.masks import ColorMasks, IdMasks
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.read import ORIENTATION, read_colours, read_ids, read_image
+from deeplab_jax.image.read import ORIENTATION, read_colors, read_ids, read_image
 
 IDS = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 0, 2]], np.uint8)
 
@@ -39,8 +39,8 @@ def save_image(path, tag, pixels=None):
 @pytest.mark.parametrize("tag", range(1, 10))
 def test_images_are_turned_upright(tmp_path, tag):
     path = save_image(tmp_path / "a.png", tag)
-    with Image.open(path) as picture:
-        expected = np.asarray(ImageOps.exif_transpose(picture))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(read_image(path), expected)
     np.testing.assert_array_equal(reader.decode_image(path.read_bytes(), "here"), expected)
 
@@ -54,7 +54,7 @@ def test_masks_that_do_not_fit_a_turned_image(tmp_path):
         dataset[0]
     with pytest.raises(InputError, match=r"says that a.png is 4x3, but .*a.png is 3x4; its orientation tag 6 turns"):
         check_size((3, 4), (4, 3), tmp_path / "a.json", image)
-    with pytest.raises(InputError, match=r"a.png is 3x4; annotate the picture as it is"):
+    with pytest.raises(InputError, match=r"a.png is 3x4; annotate the image as it is"):
         check_size((3, 5), (4, 3), tmp_path / "a.json", image)
     Image.fromarray(IDS.T).save(mask)
     np.testing.assert_array_equal(dataset[0].mask, IDS.T)
@@ -64,7 +64,7 @@ def test_masks_are_never_turned(tmp_path):
     path = save_image(tmp_path / "a.png", 1, IDS)
     np.testing.assert_array_equal(read_ids(path), IDS)
     save_image(path, 3, IDS)
-    for read in (read_ids, read_colours, lambda path: reader.decode_mask(path.read_bytes(), str(path), in_red=False)):
+    for read in (read_ids, read_colors, lambda path: reader.decode_mask(path.read_bytes(), str(path), in_red=False)):
         with pytest.raises(InputError, match=r"a.png has the orientation tag 3, but masks are never turned; save it"):
             read(path)
 
@@ -73,12 +73,12 @@ def test_masks_are_never_turned(tmp_path):
 def test_masks_whose_values_may_have_changed(tmp_path, format, name):
     path = tmp_path / "a.png"
     Image.fromarray(IDS).save(path, format)
-    for read in (read_ids, read_colours, lambda path: reader.decode_mask(path.read_bytes(), str(path), in_red=False)):
+    for read in (read_ids, read_colors, lambda path: reader.decode_mask(path.read_bytes(), str(path), in_red=False)):
         with pytest.raises(InputError, match=rf"a.png holds {name} data, which may change values; make it anew as PNG"):
             read(path)
 
 
-def grey_png(values, bits):
+def gray_png(values, bits):
     """A PNG of so many bits a pixel, which Pillow does not write."""
 
     def chunk(name, data):
@@ -95,37 +95,37 @@ def grey_png(values, bits):
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_ids_of_few_bits(tmp_path, bits):
     values = np.random.default_rng(0).integers(0, 2**bits, (5, 7)).astype(np.uint8)
-    (tmp_path / "a.png").write_bytes(grey_png(values, bits))
+    (tmp_path / "a.png").write_bytes(gray_png(values, bits))
     np.testing.assert_array_equal(read_ids(tmp_path / "a.png"), values)
-    np.testing.assert_array_equal(reader.decode_mask(grey_png(values, bits), "here", in_red=False), values)
+    np.testing.assert_array_equal(reader.decode_mask(gray_png(values, bits), "here", in_red=False), values)
     assert read_ids(tmp_path / "a.png").dtype == np.uint8
 
 
 TABLE = {(0, 0, 255): 0, (255, 0, 0): 1, (0, 0, 0): IGNORE, (255, 255, 255): 2}
 
 
-def test_with_a_table_every_mask_is_read_as_colours(tmp_path):
-    """Whatever the order of a palette; grey levels are colours too."""
-    colours = np.array([*TABLE], np.uint8)[IDS]
+def test_with_a_table_every_mask_is_read_as_colors(tmp_path):
+    """Whatever the order of a palette; gray levels are colors too."""
+    colors = np.array([*TABLE], np.uint8)[IDS]
     expected = np.array([*TABLE.values()], np.uint8)[IDS]
-    picture = Image.fromarray(colours)
-    palette = picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    image = Image.fromarray(colors)
+    palette = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
     example = Example(tmp_path / "a.png", tmp_path / "a.png")
-    for other in (picture, picture.convert("RGBA"), palette):
+    for other in (image, image.convert("RGBA"), palette):
         other.save(example.source)
-        np.testing.assert_array_equal(ColourMasks(TABLE)(example, (3, 4)), expected)
+        np.testing.assert_array_equal(ColorMasks(TABLE)(example, (3, 4)), expected)
     assert (np.asarray(palette) != expected).any()
     for other in (Image.fromarray(IDS > 1), Image.fromarray(np.where(IDS > 1, 255, 0).astype(np.uint8))):
         other.save(example.source)
-        np.testing.assert_array_equal(ColourMasks(TABLE)(example, (3, 4)), np.where(IDS > 1, 2, IGNORE))
+        np.testing.assert_array_equal(ColorMasks(TABLE)(example, (3, 4)), np.where(IDS > 1, 2, IGNORE))
 
     Image.fromarray(IDS).save(example.source)
-    message = r"the colour \(1, 1, 1\), which no class has; add it to the table; where masks hold ids, leave the"
+    message = r"the color \(1, 1, 1\), which no class has; add it to the table; where masks hold ids, leave the"
     with pytest.raises(InputError, match=message):
-        ColourMasks(TABLE)(example, (3, 4))
+        ColorMasks(TABLE)(example, (3, 4))
     Image.fromarray(IDS.astype(np.uint16)).save(example.source)
-    with pytest.raises(InputError, match=r"a.png has I;16 pixels, which are no colours; save it with 8 bits a channel"):
-        ColourMasks(TABLE)(example, (3, 4))
+    with pytest.raises(InputError, match=r"a.png has I;16 pixels, which are no colors; save it with 8 bits a channel"):
+        ColorMasks(TABLE)(example, (3, 4))
 
 
 def test_void_may_be_written_large(broken):
@@ -137,28 +137,28 @@ def test_void_may_be_written_large(broken):
     np.testing.assert_array_equal(dataset[0].mask, np.where(raw == IGNORE, IGNORE, raw - 1))
 
 
-def test_pictures_that_are_too_large(tmp_path, monkeypatch):
+def test_images_that_are_too_large(tmp_path, monkeypatch):
     path = save_image(tmp_path / "a.png", 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
     with pytest.raises(InputError, match=r"a.png has more than 10 pixels, the most that is read; cut it up"):
         read_image(path)
 
 
-def test_large_pictures_are_read_without_a_word_of_pillow(tmp_path):
+def test_large_images_are_read_without_a_word_of_pillow(tmp_path):
     path = save_image(tmp_path / "a.png", 1)
     code = (
-        "import sys; from pathlib import Path; from PIL import Image; import deeplab_jax.image.read as pictures; "
-        "Image.MAX_IMAGE_PIXELS = 8; print(pictures.read_image(Path(sys.argv[1])).shape)"
+        "import sys; from pathlib import Path; from PIL import Image; import deeplab_jax.image.read as images; "
+        "Image.MAX_IMAGE_PIXELS = 8; print(images.read_image(Path(sys.argv[1])).shape)"
     )
     found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert (found.stdout, found.stderr) == ("(3, 4, 3)\n", "")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", grey_png(IDS, 2)[:-30]])
-def test_files_that_are_no_pictures(tmp_path, data):
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", gray_png(IDS, 2)[:-30]])
+def test_files_that_are_no_images(tmp_path, data):
     (tmp_path / "a.png").write_bytes(data)
-    for read in (read_image, read_ids, read_colours):
-        with pytest.raises(InputError, match=r"a.png cannot be read as a picture \(.+\); replace or remove it"):
+    for read in (read_image, read_ids, read_colors):
+        with pytest.raises(InputError, match=r"a.png cannot be read as an image \(.+\); replace or remove it"):
             read(tmp_path / "a.png")
         with pytest.raises(InputError, match=r"b.png does not exist"):
             read(tmp_path / "b.png")
@@ -169,7 +169,7 @@ def test_faults_name_files_and_nothing_of_this_program(tmp_path):
     for read in (read_image, read_ids):
         with pytest.raises(InputError) as error:
             read(tmp_path / "a.png")
-        reason = "cannot be read as a picture (it is of no known format); replace or remove it"
+        reason = "cannot be read as an image (it is of no known format); replace or remove it"
         assert str(error.value) == f"{tmp_path / 'a.png'} {reason}"
 
 

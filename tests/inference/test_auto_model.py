@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from conftest import pictures
+from conftest import random_images
 from converters.export.onnx.onnx_package import export
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
@@ -26,7 +26,7 @@ from deeplab_jax.package.folder import read_package
 
 def test_the_documented_snippets_run(package):
     model = AutoModel.from_pretrained(str(package))
-    image = pictures((60, 80))[0]
+    image = random_images((60, 80))[0]
 
     results = model(image)
     segmentation_map = results[0].segmentation_map.cpu().numpy()
@@ -43,15 +43,15 @@ def test_the_documented_snippets_run(package):
         assert isinstance(model.class_names[class_id], str)
 
     sizes = [(60, 80), (1, 1), (300, 20), (49, 65), (97, 161), (20, 300), (64, 64), (33, 47), (480, 640), (7, 5)]
-    results = model(pictures(*sizes))
+    results = model(random_images(*sizes))
     assert [result.segmentation_map.shape for result in results] == sizes
     assert model.infer(image)[0].segmentation_map.shape == (60, 80)
     assert model([]) == []
 
 
-def test_a_batch_gives_what_single_pictures_give(package):
+def test_a_batch_gives_what_single_images_give(package):
     model = AutoModel.from_pretrained(package)
-    images = pictures((60, 80), (33, 47), (64, 64))
+    images = random_images((60, 80), (33, 47), (64, 64))
     for image, result in zip(images, model(images, confidence=0.0), strict=True):
         alone = model(image, confidence=0.0)[0]
         np.testing.assert_allclose(result.confidence, alone.confidence, atol=1e-5)
@@ -59,7 +59,7 @@ def test_a_batch_gives_what_single_pictures_give(package):
 
 
 def test_both_engines_agree(tiny_package, onnx_package):
-    images = pictures((60, 80), (97, 161), (49, 65))
+    images = random_images((60, 80), (97, 161), (49, 65))
     results = [AutoModel.from_pretrained(p, device="cpu")(images, confidence=0.0) for p in (tiny_package, onnx_package)]
     for ours, theirs in zip(*results, strict=True):
         # The logits reach 40 and differ by 1.4e-6 of that; a probability moves by no more than a logit does.
@@ -68,7 +68,7 @@ def test_both_engines_agree(tiny_package, onnx_package):
 
 
 def test_the_threshold_sends_pixels_to_the_background(package):
-    model, image = AutoModel.from_pretrained(package), pictures((60, 80))[0]
+    model, image = AutoModel.from_pretrained(package), random_images((60, 80))[0]
     free = model(image, confidence=0.0)[0]
     threshold = float(np.median(free.confidence))
     strict = model(image, confidence=threshold)[0]
@@ -119,7 +119,7 @@ def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coars
     np.testing.assert_allclose(result.confidence[same], expected[same], atol=1e-4)
 
 
-def test_an_empty_picture_is_refused(package):
+def test_an_empty_image_is_refused(package):
     with pytest.raises(InputError, match="has no pixels"):
         AutoModel.from_pretrained(package)(np.zeros((0, 5, 3), np.uint8))
 
@@ -163,7 +163,7 @@ def test_a_static_batch_is_filled_up(onnx_package, tmp_path):
     config = json.loads((copy / "inference_config.json").read_text())
     config["forward_pass"] = {"static_batch_size": 4, "max_dynamic_batch_size": None}
     (copy / "inference_config.json").write_text(json.dumps(config))
-    images = pictures(*[(49, 65)] * 6)
+    images = random_images(*[(49, 65)] * 6)
     found = AutoModel.from_pretrained(copy)(images)
     for ours, theirs in zip(found, AutoModel.from_pretrained(onnx_package)(images), strict=True):
         np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
@@ -172,10 +172,10 @@ def test_a_static_batch_is_filled_up(onnx_package, tmp_path):
 @pytest.mark.parametrize("confidence", [-0.1, 7.0, float("nan")])
 def test_confidence_is_a_probability(package, confidence):
     with pytest.raises(InputError, match="must be a probability"):
-        AutoModel.from_pretrained(package)(pictures((8, 8)), confidence=confidence)
+        AutoModel.from_pretrained(package)(random_images((8, 8)), confidence=confidence)
 
 
-def test_warming_up_runs_the_network_on_that_many_pictures(tiny_package):
+def test_warming_up_runs_the_network_on_that_many_images(tiny_package):
     shapes = []
 
     def backend(images):
@@ -205,7 +205,7 @@ def test_compiled_programs_are_kept_where_the_user_wants_them(tmp_path, monkeypa
 
 
 def test_threads_do_not_disturb_each_other(package):
-    model, images = AutoModel.from_pretrained(package), pictures((60, 80), (33, 47), (64, 64))
+    model, images = AutoModel.from_pretrained(package), random_images((60, 80), (33, 47), (64, 64))
     expected = [model(image)[0] for image in images]
     with ThreadPoolExecutor(8) as pool:
         for i, result in enumerate(pool.map(lambda i: model(images[i % 3])[0], range(24))):

@@ -52,7 +52,7 @@ def test_a_window_may_reach_beyond_the_logits():
         np.testing.assert_array_equal(resized(planes, (40, 50), window), resized(inside, (40, 50)))
 
 
-def test_what_a_centre_crop_leaves_out_is_as_in_the_shared_api():
+def test_what_a_center_crop_leaves_out_is_as_in_the_shared_api():
     """Its logits all have the background's number for a value: one class as likely as another."""
     logits = noise(3, 10, 12)
     around = np.pad(logits, [(0, 0), (4, 6), (0, 0)], constant_values=1)[:, :, 2:9]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import pictures
+from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.cli import main
@@ -28,9 +28,9 @@ def model(tiny_package):
     """Its classes are the thirds of brightness, so that every image has a map of its own; nothing is compiled."""
 
     def backend(images):
-        grey = images.mean(1, keepdims=True)
+        gray = images.mean(1, keepdims=True)
         levels = np.array([-9, -1, 0, 1, -9], np.float32).reshape(1, 5, 1, 1)
-        return -((grey - levels) ** 2)
+        return -((gray - levels) ** 2)
 
     return SegmentationModel(read_package(tiny_package), backend)
 
@@ -54,9 +54,9 @@ def mask_of(path):
 def test_masks_and_overlays_are_those_of_the_model(package, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    for i, image in enumerate(pictures(*[(30, 40)] * 20)):
+    for i, image in enumerate(random_images(*[(30, 40)] * 20)):
         Image.fromarray(image).save(folder / f"{i:02}.png")
-    (folder / "07b.png").write_text("no picture")
+    (folder / "07b.png").write_text("no image")
     faults, model = {}, AutoModel.from_pretrained(package)
     report = lambda path, told: faults.update({path.name: told})  # noqa: E731
     assert predict(model, find_images([folder]).images, tmp_path / "out", 0.0, report) == 1
@@ -152,7 +152,7 @@ def test_the_command_tells_what_became_of_every_file(deeplab, tmp_path):
         f"{folder / 'a.jpg'} was predicted as a_2, since another image is called a",
         f"{folder / 'a.png'} was predicted as a_3, since another image is called a",
         f"{folder / 'c.gif'} holds several frames, of which the first was predicted",
-        f"5 of 5 pictures predicted into {tmp_path / 'out'}",
+        f"5 of 5 images predicted into {tmp_path / 'out'}",
         "1 other file left: notes.txt",
     ]
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -165,8 +165,8 @@ def test_a_named_file_that_is_no_image_is_an_error(deeplab, tmp_path):
     (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + b"\0" * 64)
     code, output, errors = deeplab(folder / "clip.mp4", folder / "a.jpg", "--out", tmp_path / "out")
     assert code == 1
-    assert "clip.mp4 cannot be read as a picture (it is of no known format)" in errors
-    assert "1 of 2 pictures predicted" in output
+    assert "clip.mp4 cannot be read as an image (it is of no known format)" in errors
+    assert "1 of 2 images predicted" in output
 
 
 def test_predict_does_not_write_among_its_inputs(model, tmp_path):
@@ -274,7 +274,7 @@ def test_an_image_that_the_model_refuses_is_named_and_passed_over(tiny_package, 
     model, told = SegmentationModel(read_package(tiny_package, "image"), backend), []
     assert predict(model, find_images([folder]).images, tmp_path / "out", 0.0, lambda *each: told.append(each)) == 1
     assert [error for _, error in told][::2] == [None, None]
-    assert str(told[1][1]).startswith(f"{folder / 'b.png'}: {tiny_package}: 1 pictures of 80x60")
+    assert str(told[1][1]).startswith(f"{folder / 'b.png'}: {tiny_package}: 1 images of 80x60")
 
 
 def test_a_name_too_long_for_its_results_costs_no_other_image(model, tmp_path):
@@ -290,11 +290,11 @@ def test_an_overlay_that_no_jpeg_can_hold_is_a_png(model, tmp_path, monkeypatch)
     folder = save(tmp_path / "images", "a.png")
     predict(model, [folder / "a.png"], tmp_path / "out", 0.0, lambda *_: None)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_overlay.png", "a_mask.png"}
-    with Image.open(tmp_path / "out/a_overlay.png") as picture:
+    with Image.open(tmp_path / "out/a_overlay.png") as drawn:
         image = read_image(folder / "a.png")
         ids = mask_of(tmp_path / "out/a_mask.png")
         np.testing.assert_array_equal(
-            np.asarray(picture)[..., ::-1], overlay(image, ids, Classes(tuple(model.class_names), model.palette))
+            np.asarray(drawn)[..., ::-1], overlay(image, ids, Classes(tuple(model.class_names), model.palette))
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from conftest import pictures
+from conftest import random_images
 from converters.export import export as exporter
 from converters.export.onnx import onnx_package as converter
 from deeplab_jax import AutoModel
@@ -57,9 +57,9 @@ def test_a_dynamic_package_says_so(dynamic_package):
 
 
 def test_images_in_their_own_size_are_the_networks_input(tiny_package, dynamic_package):
-    images, config = pictures(*SIZES), read_package(tiny_package).preprocess
-    normalised = ((images[0][None, ..., ::-1] / 255 - config.mean) / config.std).astype(np.float32)
-    logits = np.asarray(jax.jit(jax_backend.load_model(tiny_package).__call__)(normalised))[0]
+    images, config = random_images(*SIZES), read_package(tiny_package).preprocess
+    normalized = ((images[0][None, ..., ::-1] / 255 - config.mean) / config.std).astype(np.float32)
+    logits = np.asarray(jax.jit(jax_backend.load_model(tiny_package).__call__)(normalized))[0]
     results = AutoModel.from_pretrained(tiny_package, size="image")(images, confidence=0.0)
     assert (results[0].segmentation_map == logits.argmax(-1)).mean() > 0.9999
     assert [result.confidence.shape for result in results] == SIZES
@@ -67,7 +67,7 @@ def test_images_in_their_own_size_are_the_networks_input(tiny_package, dynamic_p
 
 
 def test_another_size_is_what_a_package_of_that_size_has(tiny_package, dynamic_package, tmp_path):
-    images = pictures(*SIZES, OTHER)
+    images = random_images(*SIZES, OTHER)
     copy = shutil.copytree(tiny_package, tmp_path / "copy")
     config = json.loads((copy / "inference_config.json").read_text())
     config["network_input"]["training_input_size"] = dict(zip(("height", "width"), OTHER, strict=True))
@@ -81,7 +81,7 @@ def test_another_size_is_what_a_package_of_that_size_has(tiny_package, dynamic_p
 
 
 def test_a_graph_of_one_size_takes_no_other(onnx_package, dynamic_package):
-    images = pictures(*SIZES)
+    images = random_images(*SIZES)
     same = AutoModel.from_pretrained(onnx_package, size=(49, 65))(images, confidence=0.0)
     for ours, theirs in zip(same, AutoModel.from_pretrained(onnx_package)(images, confidence=0.0), strict=True):
         np.testing.assert_array_equal(ours.segmentation_map, theirs.segmentation_map)
@@ -89,7 +89,7 @@ def test_a_graph_of_one_size_takes_no_other(onnx_package, dynamic_package):
     numbers = np.array([49, 65])
     assert with_size(read_package(dynamic_package), [*numbers]).preprocess.size == (49, 65)
     for size, says in (((49, 64), r"but size= says \(49, 64\)"), ("image", "not of any size")):
-        with pytest.raises(InputError, match=rf"takes pictures of \[49, 65\], {says}; export it with --dynamic-size"):
+        with pytest.raises(InputError, match=rf"takes images of \[49, 65\], {says}; export it with --dynamic-size"):
             AutoModel.from_pretrained(onnx_package, size=size)
 
 
@@ -143,7 +143,7 @@ def test_sizes_come_back(tmp_path):
 
 def test_lower_precision_is_calibrated_with_what_is_run(tiny_package):
     """Images in their own size, but for those of more pixels than the package's."""
-    package, images = read_package(tiny_package), pictures((31, 83), (400, 200))
+    package, images = read_package(tiny_package), random_images((31, 83), (400, 200))
     options = exporter.Options(dynamic_size=True, precision="int8", calibration=images)
     small, large = exporter.network_inputs(package, options)
     assert small.shape == (1, 3, 31, 83)

@@ -16,7 +16,7 @@ from deeplab_jax.models.encoders.xception import Xception
 from deeplab_jax.models.layers import Conv, ConvNorm, DepthwiseConv, interpolation_matrix, max_pool, resize_bilinear
 
 
-def picture(*shape: int) -> np.ndarray:
+def image(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
@@ -28,7 +28,7 @@ def test_resize_equals_torch(before, after, align_corners):
     torch = pytest.importorskip("torch")
     if after == (1, 1) and not align_corners:
         pytest.skip(reason="half-pixel shrinking to one pixel is no upsampling")
-    x = picture(2, *before, 3)
+    x = image(2, *before, 3)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(x).permute(0, 3, 1, 2), after, mode="bilinear", align_corners=align_corners
     )
@@ -45,7 +45,7 @@ def test_interpolation_weights_sum_to_one():
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 1), (2, 3)])
 def test_max_pool_equals_torch(size):
     torch = pytest.importorskip("torch")
-    x = picture(2, *size, 3)
+    x = image(2, *size, 3)
     expected = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1)
     np.testing.assert_array_equal(max_pool(jnp.asarray(x)), expected.permute(0, 2, 3, 1))
 
@@ -53,7 +53,7 @@ def test_max_pool_equals_torch(size):
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 4), (1, 12)])
 def test_depthwise_forms_agree_forward_and_backward(stride, dilation):
     layer = DepthwiseConv(4, stride=stride, dilation=dilation, rngs=nnx.Rngs(0))
-    x = jnp.asarray(picture(2, 9, 14, 4))
+    x = jnp.asarray(image(2, 9, 14, 4))
 
     def run(form):
         layer.form = form
@@ -81,7 +81,7 @@ def test_any_input_size(tiny_config, size, plus):
     config = tiny_config if plus else replace(tiny_config, decoder=None)
     model = build_model(config, rngs=nnx.Rngs(0))
     model.eval()
-    logits = nnx.jit(lambda model, x: model(x))(model, picture(3, *size, 3))
+    logits = nnx.jit(lambda model, x: model(x))(model, image(3, *size, 3))
     assert logits.shape == (3, *size, config.num_classes)
     assert np.isfinite(logits).all()
 
@@ -130,7 +130,7 @@ def test_multi_grid_multiplies_the_last_stage():
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 2)])
 def test_same_padding_is_tensorflows(size):
     """A window of 3 with stride 2 begins at 0 where the size is even, at -1 where it is odd."""
-    x = picture(1, *size, 2)
+    x = image(1, *size, 2)
     padded = np.pad(x, ((0, 0), (size[0] % 2, 1), (size[1] % 2, 1), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
     np.testing.assert_array_equal(max_pool(jnp.asarray(x), "same"), windows.max((-1, -2)))
@@ -146,7 +146,7 @@ def test_same_padding_is_tensorflows(size):
 def test_conv_forms_agree(kernel, stride):
     conv = Conv(3, 5, kernel, stride=stride, use_bias=True, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(5.0)
-    x = jnp.asarray(picture(2, 9, 14, 3))
+    x = jnp.asarray(image(2, 9, 14, 3))
     found = conv(x)
     conv.form = "conv"
     np.testing.assert_allclose(found, conv(x), atol=1e-5)  # float32 sums in another order

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import pictures
+from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import PreprocessConfig
@@ -22,13 +22,13 @@ from deeplab_jax.package.inference_config import unlike_others
 def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_path):
     classes = with_background(Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
     assert classes == Classes(("background", "a", "b"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
-    black = with_background(Classes(("a", "b"), default_palette(2)))  # which is background's colour
+    black = with_background(Classes(("a", "b"), default_palette(2)))  # which is background's color
     assert black.palette == ((0, 0, 0), (0, 128, 0), (128, 0, 0))
     model = jax_backend.load_model(tiny_package)
     names = tuple("abcde")
     jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
     found = AutoModel.from_pretrained(tmp_path / "p")
-    image = pictures((49, 65))[0]
+    image = random_images((49, 65))[0]
     expected = AutoModel.from_pretrained(tiny_package)(image, confidence=0.0)[0]
     assert found.class_names == ["background", *names]
     np.testing.assert_array_equal(found(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
@@ -43,7 +43,7 @@ def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
     assert (written["resize_mode"], written["padding_value"]) == ("letterbox", 127)  # the nearest that others can do
     usual = json.loads((tiny_package / "inference_config.json").read_text())["network_input"]
     assert "exact" not in usual
-    said = "clients of the shared API fit pictures by letterbox on grey 127, AutoModel by pad on (128, 128, 128)"
+    said = "clients of the shared API fit images by letterbox on gray 127, AutoModel by pad on (128, 128, 128)"
     assert said in str(unlike_others(config))
     fits = (PreprocessConfig(), PreprocessConfig(resize_mode="stretch", padding_value=None))
     assert [unlike_others(each) for each in (*fits, PreprocessConfig(resize_mode="center-crop"))] == [None] * 3
@@ -102,7 +102,7 @@ def broken(package, tmp_path, file, change):
         ("inference_config.json", lambda c: c["network_input"].update(resize_mode="tile"), "must be one of"),
         ("inference_config.json", lambda c: c["network_input"].update(color_mode="hsv"), "color_mode: must be one of"),
         ("inference_config.json", lambda c: c["network_input"]["training_input_size"].update(width="w"), "type int"),
-        ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colours for 5 classes"),
+        ("inference_config.json", lambda c: c["palette"].pop(), "palette has 4 colors for 5 classes"),
         (
             "inference_config.json",
             lambda c: c["network_input"].update(normalization=[[0, 0], [1, 1]]),
@@ -147,7 +147,7 @@ def test_wrong_values_are_named(tiny_package, tmp_path, file, change, message):
 def test_a_graph_of_another_size_is_refused(onnx_package, tmp_path):
     change = lambda c: c["network_input"]["training_input_size"].update(width=64)  # noqa: E731
     copy = broken(onnx_package, tmp_path, "inference_config.json", change)
-    with pytest.raises(InputError, match=r"takes pictures of \[49, 65\], but inference_config.json says \(49, 64\)"):
+    with pytest.raises(InputError, match=r"takes images of \[49, 65\], but inference_config.json says \(49, 64\)"):
         AutoModel.from_pretrained(copy)
 
 
@@ -158,7 +158,7 @@ def test_what_no_package_can_hold_is_refused(tiny_config, tmp_path):
     single = replace(tiny_config, num_classes=1)
     classes = Classes(tuple("abcde"), ((0, 0, 0),) * 5)
     for config, named, message in [
-        (four, classes, "takes RGB pictures, but this model takes 4 channels"),
+        (four, classes, "takes RGB images, but this model takes 4 channels"),
         (tiny_config, Classes(("a",), ((0, 0, 0),)), "there are 1 class names but the model has 5 classes"),
         (single, Classes(("background",), ((0, 0, 0),)), "`background` alone makes no package"),
     ]:

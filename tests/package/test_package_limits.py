@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from conftest import pictures
+from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import read_package
@@ -31,7 +31,7 @@ def sized(height, width, **forward_pass):
     ("config", "message"),
     [
         (sized(20_000, 10), "must be 1 to 16384 pixels a side"),
-        (sized(16_384, 16_384), "1 pictures of 16384x16384 with 7 planes of input and logits take 7168 MiB at once"),
+        (sized(16_384, 16_384), "1 images of 16384x16384 with 7 planes of input and logits take 7168 MiB at once"),
         (sized(10**400, 10), "must be 1 to 16384 pixels a side"),
         (pixelwise.told({"scaling_factor": 10**400}), "scaling_factor: must be of type float"),
         (pixelwise.told({"scaling_factor": -1}), "scaling_factor=-1.0 must be positive"),
@@ -57,7 +57,7 @@ def test_batches_are_cut_to_what_memory_allows(tmp_path):
     folder = pixelwise.write(tmp_path / "p", sized(4096, 4096, max_dynamic_batch_size=1000))
     assert read_package(folder).max_batch == 3
     large = pixelwise.write(tmp_path / "static", pixelwise.told(), (30_000, 3, *pixelwise.SIZE))
-    with pytest.raises(InputError, match="30000 pictures of 56x40 with 7 planes"):
+    with pytest.raises(InputError, match="30000 images of 56x40 with 7 planes"):
         AutoModel.from_pretrained(large)
     change(folder, "inference_config.json", **pixelwise.told(None))
     (folder / "class_names.txt").write_text("\n".join(["background", *map(str, range(5000))]))
@@ -68,10 +68,10 @@ def test_batches_are_cut_to_what_memory_allows(tmp_path):
 def test_an_input_of_any_size_is_bounded_too(tmp_path):
     config = pixelwise.told({"training_input_size": None, "dynamic_spatial_size_mode": {"type": "any-size"}})
     model = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", config))
-    with pytest.raises(InputError, match=r"1 pictures of 8000x8000 with 7 planes .* take 1708 MiB at once"):
+    with pytest.raises(InputError, match=r"1 images of 8000x8000 with 7 planes .* take 1708 MiB at once"):
         model(np.broadcast_to(np.uint8(0), (8000, 8000, 3)))
     fixed = pixelwise.write(tmp_path / "fixed", config, ("n", 3, 40, 56))
-    with pytest.raises(InputError, match=r"takes pictures of \[40, 56\], not of any size"):
+    with pytest.raises(InputError, match=r"takes images of \[40, 56\], not of any size"):
         AutoModel.from_pretrained(fixed)
 
 
@@ -128,7 +128,7 @@ def test_graphs_that_give_no_logits_are_refused(tmp_path):
 
 def test_devices_and_providers(tmp_path):
     folder = pixelwise.write(tmp_path / "p", pixelwise.told())
-    (image,) = pictures((33, 47))
+    (image,) = random_images((33, 47))
     expected = AutoModel.from_pretrained(folder)(image)[0]
     options = [
         {"device": "cpu"},
@@ -167,13 +167,13 @@ def test_no_other_provider_stands_in_for_one_that_was_asked_for(tmp_path, monkey
     for option in ({"device": "gpu"}, {"providers": [gpu, cpu]}):
         with pytest.raises(InputError, match="cannot be run by CUDAExecutionProvider"):
             AutoModel.from_pretrained(folder, **option)
-    assert AutoModel.from_pretrained(folder)(pictures((33, 47)))  # nothing was asked for
+    assert AutoModel.from_pretrained(folder)(random_images((33, 47)))  # nothing was asked for
 
 
 def test_a_device_of_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     folder = pixelwise.write(tmp_path / "p", pixelwise.told())
-    assert AutoModel.from_pretrained(folder, device=torch.device("cpu"))(pictures((33, 47)))
+    assert AutoModel.from_pretrained(folder, device=torch.device("cpu"))(random_images((33, 47)))
 
 
 @pytest.mark.parametrize("file", ["model_config.json", "inference_config.json", "class_names.txt"])

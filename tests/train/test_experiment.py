@@ -33,7 +33,7 @@ SETTINGS = {
 
 @pytest.fixture
 def project(tmp_path):
-    """Eight tagged pictures with a box each: six to learn from, two to judge by."""
+    """Eight tagged images with a box each: six to learn from, two to judge by."""
     root = tmp_path / "project"
     titles = ("ball", "floor", "ignore", "box")
     classes = [{"title": title, "shape": "rectangle", "color": f"#00{i}0FF"} for i, title in enumerate(titles)]
@@ -112,7 +112,7 @@ RECIPES = [
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_fit_their_data_sets(recipe):
-    """As many classes as the layout has, and normalisation that the encoder's published weights have."""
+    """As many classes as the layout has, and normalization that the encoder's published weights have."""
     config = load_experiment(recipe, [])
     if config.data.format != "coco":  # whose classes are the data's
         layout = importlib.import_module(f"deeplab_jax.data.formats.{config.data.format}")

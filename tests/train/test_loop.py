@@ -50,7 +50,7 @@ def test_balance_weighs_classes_by_how_rare_they_are_in_the_training_set(tiny_ex
 
 @pytest.mark.slow
 def test_the_validation_step_equals_the_evaluation_of_the_package(tiny_experiment, tmp_path):
-    """Same weights, two code paths: the jitted confusion matrix, and AutoModel at the pictures' own size."""
+    """Same weights, two code paths: the jitted confusion matrix, and AutoModel at the images' own size."""
     experiment = changed(tiny_experiment, steps=2, validate_every=2, save_every=2)
     best = train(experiment, tmp_path / "run").best
     dataset = open_dataset(experiment.data.root, "folder", "val")

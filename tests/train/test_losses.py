@@ -26,7 +26,7 @@ TERMS = {
 
 @pytest.fixture(scope="module")
 def case():
-    """Two pictures; class 3 is in neither, class 4 in one only."""
+    """Two images; class 3 is in neither, class 4 in one only."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (2, 7, 9, CLASSES)).astype(np.float32)
     ids = rng.choice([0, 1, 2, IGNORE], (2, 7, 9)).astype(np.int32)
@@ -59,7 +59,7 @@ def test_cross_entropy_and_its_weights(case):
     assert cross_entropy(*case, TERMS["weighted"]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_hard_pixels_are_the_worst_of_every_picture(case):
+def test_hard_pixels_are_the_worst_of_every_image(case):
     total, count = 0.0, 0
     for logits, ids in zip(*case, strict=True):
         losses = sorted((-np.log(p[i]) for p, i in pixels(logits, ids)), reverse=True)

@@ -22,7 +22,7 @@ TERMS = {
 
 @pytest.fixture(scope="module")
 def case():
-    """Three pictures; the second has no foreground, the third no label."""
+    """Three images; the second has no foreground, the third no label."""
     rng = np.random.default_rng(0)
     ids = rng.choice([0, 1, IGNORE], (3, 7, 9)).astype(np.int32)
     ids[1, ids[1] == 1], ids[2] = 0, IGNORE
@@ -54,7 +54,7 @@ def test_one_weight_alone_is_that_of_the_foreground(case):
     assert alone(*case) == both(*case) > loss("cross-entropy", case)
 
 
-def test_hard_pixels_are_the_worst_of_every_picture(case):
+def test_hard_pixels_are_the_worst_of_every_image(case):
     total, count = 0.0, 0
     for p, y in (pixels(*sample) for sample in zip(*case, strict=True)):
         losses = np.sort(-np.log(np.where(y == 1, p, 1 - p)))[::-1]

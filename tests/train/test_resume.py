@@ -350,7 +350,7 @@ def start_two(experiment: Path, run: Path) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tiny_experiment, tmp_path):
-    """Each reads its half of every batch; or, where both share every picture, all of it."""
+    """Each reads its half of every batch; or, where both share every image, all of it."""
     gentle = replace(
         tiny_experiment,
         optim=OptimConfig(learning_rate=0.01),

@@ -21,7 +21,7 @@ CLASSES = Classes(("sky", "road", "car"), ((0, 0, 255), (128, 128, 128), (255, 0
 
 
 def validation(miou_of: int = 0, size=(30, 40)) -> Validation:
-    """Of two grey pictures, whose truth is road above void and whose prediction is car."""
+    """Of two gray images, whose truth is road above void and whose prediction is car."""
     images = np.full((2, *size, 3), 100, np.uint8)
     truth, maps = np.ones((2, *size), np.uint8), np.full((2, *size), 2, np.uint8)
     truth[:, size[0] // 2 :] = IGNORE
@@ -39,7 +39,7 @@ def events(folder):
     return found
 
 
-def test_every_validation_leaves_figures_and_pictures(tiny_experiment, tmp_path):
+def test_every_validation_leaves_figures_and_images(tiny_experiment, tmp_path):
     with Tracker(tmp_path, 0, 0, tiny_experiment, CLASSES) as track:
         for step in (5, 10):
             track.train(step, {"loss": 1.0})
@@ -61,10 +61,10 @@ def test_every_validation_leaves_figures_and_pictures(tiny_experiment, tmp_path)
         assert np.asarray(curves).std() > 10
 
 
-def test_truth_and_prediction_lie_beside_the_picture():
+def test_truth_and_prediction_lie_beside_the_image():
     (row, _) = beside_truth(validation(), CLASSES)
-    picture, truth, predicted = row[:, :40], row[:, 40 + GAP : 80 + GAP], row[:, 80 + 2 * GAP :]
-    assert (picture == 100).all()
+    image, truth, predicted = row[:, :40], row[:, 40 + GAP : 80 + GAP], row[:, 80 + 2 * GAP :]
+    assert (image == 100).all()
     assert (truth[:15] == [116, 116, 116]).all()  # 0.4 of the gray image and 0.6 of road
     assert (truth[15:] == 100).all()
     assert (predicted == [193, 40, 40]).all()
@@ -105,8 +105,8 @@ class FakeWandb(SimpleNamespace):
     def finish(self, exit_code):
         self.calls.append(("finish", exit_code))
 
-    def Image(self, picture):
-        return picture.shape
+    def Image(self, image):
+        return image.shape
 
 
 def test_weights_and_biases_gets_the_same_once_it_is_asked(tiny_experiment, tmp_path, monkeypatch):
@@ -115,10 +115,10 @@ def test_weights_and_biases_gets_the_same_once_it_is_asked(tiny_experiment, tmp_
     with Tracker(tmp_path, 0, 0, experiment, CLASSES) as track:
         track.train(5, {"loss": 1.0})
         track.validate(5, validation())
-    (_, options), (_, step, figures), (_, _, validated), (_, _, pictures), finish = calls
+    (_, options), (_, step, figures), (_, _, validated), (_, _, images), finish = calls
     assert (options["project"], options["resume"], options["config"]["train"]["steps"]) == ("project", "allow", 12)
     assert (step, figures["train/loss"], validated["val/miou"]) == (5, 1.0, 0.0)
-    assert pictures == {"val/predictions": [(30, 132, 3)] * 2}
+    assert images == {"val/predictions": [(30, 132, 3)] * 2}
     assert finish == ("finish", 0)
     with pytest.raises(KeyError), Tracker(tmp_path, 5, 5, experiment, CLASSES):
         raise KeyError

@@ -11,7 +11,7 @@ from flax import nnx
 
 from conftest import changed
 from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, PreprocessConfig
-from deeplab_jax.data.augment import augment, normalise
+from deeplab_jax.data.augment import augment, normalize
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.loader import eval_batches, train_batches
 from deeplab_jax.errors import InputError
@@ -52,9 +52,9 @@ def gentle(experiment):
 @pytest.mark.slow
 def test_one_device_and_eight_train_alike(tiny_experiment):
     """BatchNorm sees the whole batch wherever it lies: losses, weights and statistics agree; also where two devices
-    share every picture.
+    share every image.
 
-    Statistics of each device's own picture would give another loss in the very first step. Crops are not too small and
+    Statistics of each device's own image would give another loss in the very first step. Crops are not too small and
     steps not too long here, lest the one ReLU in a million that lies within rounding of zero show.
     """
     assert len(jax.devices()) == 8
@@ -81,7 +81,7 @@ def test_the_step_changes_everything_it_should(tiny_experiment):
 
 @pytest.mark.slow
 def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment):
-    """Read off the compiled program of eight devices: every gradient is added up once, no picture or feature moves."""
+    """Read off the compiled program of eight devices: every gradient is added up once, no image or feature moves."""
     shardings = make_shardings()
     graph, state = init_state(tiny_experiment, shardings)
     batch = {"image": np.zeros((8, 48, 48, 3), np.uint8), "mask": np.zeros((8, 48, 48), np.uint8)}
@@ -98,8 +98,8 @@ def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment)
 
 
 @pytest.mark.slow
-def test_pictures_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
-    """Convolutions and the resizing of logits need some of the other's rows; a batch of pictures is more than these."""
+def test_images_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
+    """Convolutions and the resizing of logits need some of the other's rows; a batch of images is more than these."""
     experiment = changed(gentle(tiny_experiment), space=2)
     shardings = make_shardings(space=2)
     graph, state = init_state(experiment, shardings)
@@ -122,12 +122,12 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     graph, state = init_state(tiny_experiment, make_shardings(ONE))
     dataset = open_dataset(tiny_experiment.data.root, "folder", "train")
     (batch,) = train_batches(dataset, tiny_experiment.preprocess, 8, range(1), 0, DataConfig())
-    pictures, masks = (jnp.asarray(batch[name]) for name in ("image", "mask"))
+    unchanged, masks = (jnp.asarray(batch[name]) for name in ("image", "mask"))
 
     @jax.jit
     def both() -> list[jax.Array]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-        images, ids = augment(augment_key, pictures, masks, tiny_experiment.augment, tiny_experiment.preprocess)
+        images, ids = augment(augment_key, unchanged, masks, tiny_experiment.augment, tiny_experiment.preprocess)
         model = nnx.merge(graph, state.params, state.stats, copy=True)
         outputs = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
         return [cross_entropy(logits, ids, LossConfig()) for logits in outputs]
@@ -182,13 +182,13 @@ def test_bfloat16_trains_nearly_alike_with_float32_weights_and_statistics(tiny_e
 
 
 @pytest.mark.slow
-def test_rematerialising_changes_no_loss_and_keeps_less(tiny_experiment):
+def test_rematerializing_changes_no_loss_and_keeps_less(tiny_experiment):
     """What is kept is measured as the size of what the backward pass is given; compilers for CPUs undo the rest."""
     losses, _ = run_steps(tiny_experiment, ONE)
-    again, _ = run_steps(changed(tiny_experiment, rematerialise=True), ONE)
+    again, _ = run_steps(changed(tiny_experiment, rematerialize=True), ONE)
     np.testing.assert_allclose(again, losses, rtol=1e-5)
 
-    def kept_bytes(rematerialise: bool) -> int:
+    def kept_bytes(rematerialize: bool) -> int:
         graph, state = init_state(tiny_experiment, make_shardings(ONE))
         images = jnp.zeros((2, 64, 64, 3))
 
@@ -196,7 +196,7 @@ def test_rematerialising_changes_no_loss_and_keeps_less(tiny_experiment):
             model = nnx.merge(graph, params, state.stats, copy=True)
             return model(images).sum()
 
-        if rematerialise:
+        if rematerialize:
             loss = keeping_features_only(loss)
         backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], state.params)
         sizes = {name: leaf.size * leaf.dtype.itemsize for name, leaf in enumerate(jax.tree.leaves(backward))}
@@ -227,7 +227,7 @@ def test_evaluation_step_leaves_void_out(tiny_experiment):
     truth = np.bincount(batch["mask"][batch["mask"] != IGNORE], minlength=5)
     np.testing.assert_array_equal(confusion.sum(1), truth)
     assert int(found["pixels"]) == truth.sum()
-    logits = eval_model(graph, state)(normalise(jnp.asarray(batch["image"]) / 255, tiny_experiment.preprocess))
+    logits = eval_model(graph, state)(normalize(jnp.asarray(batch["image"]) / 255, tiny_experiment.preprocess))
     assert found["loss"] / found["pixels"] == pytest.approx(
         float(cross_entropy(logits, jnp.asarray(batch["mask"], jnp.int32), LossConfig())), rel=1e-5
     )

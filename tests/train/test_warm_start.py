@@ -97,8 +97,8 @@ def test_other_settings_than_the_weights_were_trained_with_are_named(tiny_config
     start = StartConfig(tiny_package)
     assert unlike(start, tiny_config, PreprocessConfig()) == []
     other = replace(tiny_config, num_classes=9, aspp=replace(tiny_config.aspp, rates=(2, 3), dropout=0.3))
-    normalisation, rates = unlike(start, other, PreprocessConfig(mean=(0.5, 0.5, 0.5)))
-    assert normalisation == f"preprocess.mean is (0.485, 0.456, 0.406) in {tiny_package} and (0.5, 0.5, 0.5) here"
+    normalization, rates = unlike(start, other, PreprocessConfig(mean=(0.5, 0.5, 0.5)))
+    assert normalization == f"preprocess.mean is (0.485, 0.456, 0.406) in {tiny_package} and (0.5, 0.5, 0.5) here"
     assert rates == f"model.aspp.rates is [1, 2] in {tiny_package} and [2, 3] here"
 
 

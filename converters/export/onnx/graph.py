@@ -23,7 +23,7 @@ def is_constant(value: ir.Value | None) -> bool:
 def constant(value: ir.Value | None) -> np.ndarray:
     """What an initializer holds."""
     if value is None or value.const_value is None:
-        raise InputError(f"the traced graph cannot be exported: {value} depends on the picture")
+        raise InputError(f"the traced graph cannot be exported: {value} depends on the image")
     return value.const_value.numpy()
 
 

@@ -29,7 +29,7 @@ def channels_first(graph: ir.Graph) -> None:
 
 
 def channels_last_values(graph: ir.Graph) -> set[ir.Value]:
-    """Which tensors are NHWC: the picture, and what follows from it."""
+    """Which tensors are NHWC: the image, and what follows from it."""
     last = {*graph.inputs}
     for node in graph:
         data = [value for value in node.inputs if value is not None and not is_constant(value)]

@@ -24,7 +24,7 @@ from deeplab_jax.models.layers import interpolation_matrix
 
 
 def fold_constants(graph: ir.Graph) -> None:
-    """Nodes that depend on no picture become their result."""
+    """Nodes that depend on no image become their result."""
     for node in tuple(graph):
         if all(value is None or is_constant(value) for value in node.inputs):
             known = {str(value.name): constant(value) for value in node.inputs if value}
@@ -198,6 +198,6 @@ def drop_unused(graph: ir.Graph) -> None:
 
 
 def state_kernel_shapes(graph: ir.Graph) -> None:
-    """TensorRT reads the size of quantised kernels from this attribute."""
+    """TensorRT reads the size of quantized kernels from this attribute."""
     for node in nodes(graph, "Conv"):
         node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", constant(node.inputs[1]).shape[2:])

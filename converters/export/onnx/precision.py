@@ -1,4 +1,4 @@
-"""Smaller numbers inside a float32 graph: half precision, or 8-bit integers calibrated on pictures."""
+"""Smaller numbers inside a float32 graph: half precision, or 8-bit integers calibrated on images."""
 
 import logging
 import tempfile
@@ -17,18 +17,18 @@ from converters.export.onnx.names import name_all
 from converters.export.onnx.passes import drop_unused
 
 SMALLEST = float(np.finfo(np.float16).tiny)  # weights that are all below lose their digits
-LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other pictures by that factor stays float32
+LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other images by that factor stays float32
 
 
-def to_float16(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.ModelProto:
+def to_float16(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Weights and tensors in half precision, input and output in float32.
 
-    Overflow-safe: nodes whose weights or whose results on the `pictures`, (1, c, h, w) float32 network inputs, come
+    Overflow-safe: nodes whose weights or whose results on the `images`, (1, c, h, w) float32 network inputs, come
     near the largest half number stay float32, as do those whose weights are all below the smallest. So do means over a
     whole feature map, whose sums some engines keep in half precision, and the last upsampling, as the logits are
     float32.
     """
-    largest = largest_values(graph, pictures)
+    largest = largest_values(graph, images)
     model = ir.from_proto(graph)
     for node in model.graph:
         weights = [float(np.abs(constant(value)).max()) for value in node.inputs if is_constant(value)]
@@ -62,8 +62,8 @@ def halve(graph: ir.Graph) -> None:
     name_all(graph)
 
 
-def largest_values(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> dict[str, float]:
-    """Of every tensor that a node makes: the largest magnitude on the pictures."""
+def largest_values(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str, float]:
+    """Of every tensor that a node makes: the largest magnitude on the images."""
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
     del probe.graph.output[:]
@@ -73,12 +73,12 @@ def largest_values(graph: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> di
         probe.graph.node.extend([magnitude, onnx.helper.make_node("ReduceMax", [f"{name}|"], [peak], keepdims=0)])
         probe.graph.output.append(onnx.helper.make_empty_tensor_value_info(peak))
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    peaks = [session.run(None, {"images": picture}) for picture in pictures]
+    peaks = [session.run(None, {"images": image}) for image in images]
     return dict(zip(names, np.max(np.array(peaks, np.float64), axis=0).tolist(), strict=True))
 
 
 def to_int8(
-    graph: onnx.ModelProto, pictures: Iterable[np.ndarray], *, symmetric: bool = False, spared: Sequence[str] = ()
+    graph: onnx.ModelProto, images: Iterable[np.ndarray], *, symmetric: bool = False, spared: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """Weights and tensors in 8 bits behind QuantizeLinear and DequantizeLinear, weights per output channel.
 
@@ -90,7 +90,7 @@ def to_int8(
 
     Args:
         graph: the float32 graph.
-        pictures: (1, c, h, w) float32 network inputs, from which the range of every tensor is taken.
+        images: (1, c, h, w) float32 network inputs, from which the range of every tensor is taken.
         symmetric: signed, zero at 0, biases in float32, as TensorRT wants it; CPUs are faster and closer without.
         spared: names of modules that stay in float32 too.
     """
@@ -108,7 +108,7 @@ def to_int8(
         quantization.quantize_static(
             str(before),
             str(after),
-            Calibration(pictures),
+            Calibration(images),
             per_channel=True,
             reduce_range=not symmetric,
             activation_type=signed if symmetric else unsigned,
@@ -116,12 +116,12 @@ def to_int8(
             nodes_to_exclude=ends,
             extra_options=options,
         )
-        quantised = onnx.load(str(after))
-    # The quantiser leaves shapes of tensors that are no more, and signs as the maker.
-    quantised.producer_name, quantised.producer_version = graph.producer_name, graph.producer_version
-    del quantised.metadata_props[:]
-    quantised.metadata_props.extend(graph.metadata_props)
-    return described(quantised)
+        quantized = onnx.load(str(after))
+    # The quantizer leaves shapes of tensors that are no more, and signs as the maker.
+    quantized.producer_name, quantized.producer_version = graph.producer_name, graph.producer_version
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(graph.metadata_props)
+    return described(quantized)
 
 
 def depthwise_weights(graph: onnx.ModelProto) -> list[str]:
@@ -137,16 +137,16 @@ def depthwise_weights(graph: onnx.ModelProto) -> list[str]:
 
 
 class Calibration(quantization.CalibrationDataReader):
-    def __init__(self, pictures: Iterable[np.ndarray]):
-        self.pictures = iter(pictures)
+    def __init__(self, images: Iterable[np.ndarray]):
+        self.images = iter(images)
 
     def get_next(self) -> Any:
-        picture = next(self.pictures, None)
-        return None if picture is None else {"images": picture}
+        image = next(self.images, None)
+        return None if image is None else {"images": image}
 
 
 class quiet:
-    """Without the quantiser's advice to prepare the graph in ways that it is prepared in already."""
+    """Without the quantizer's advice to prepare the graph in ways that it is prepared in already."""
 
     def __enter__(self) -> None:
         logging.disable(logging.WARNING)

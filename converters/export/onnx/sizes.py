@@ -19,11 +19,11 @@ from converters.export.onnx.passes import resize_scales
 TRACED = (128, 160)  # divisible by 32: only TensorFlow's "SAME" then pads unevenly, and no feature map is one pixel
 
 
-def generalise(model: ir.Model) -> ir.Model:
+def generalize(model: ir.Model) -> ir.Model:
     """Any batch, height and width: no number in the graph depends on them.
 
     A max-pool or convolution that pads (0, 1) at the traced size is TensorFlow's "SAME". A resized feature map takes
-    the size of the one that it is put beside, the logits that of the picture.
+    the size of the one that it is put beside, the logits that of the image.
     """
     graph = model.graph
     images, logits = graph.inputs[0], graph.outputs[0]
@@ -35,19 +35,19 @@ def generalise(model: ir.Model) -> ir.Model:
         elif pads[:2] != pads[2:]:
             raise GraphError(node, f"pads by {pads}")
     for node in nodes(graph, "Resize"):
-        # All four sizes: with `axes`, ONNX Runtime takes rows for channels where it turns a quantised graph to NHWC.
+        # All four sizes: with `axes`, ONNX Runtime takes rows for channels where it turns a quantized graph to NHWC.
         planes = insert(graph, node, "Shape", [source(node)], start=0, end=2)
-        sides = insert(graph, node, "Shape", [images if node.outputs[0] is logits else neighbour(node)], start=2, end=4)
+        sides = insert(graph, node, "Shape", [images if node.outputs[0] is logits else neighbor(node)], start=2, end=4)
         node.resize_inputs(4)
         node.replace_input_with(2, None)
         node.replace_input_with(3, insert(graph, node, "Concat", [planes, sides], axis=0))
-    graph.sort()  # the neighbour may have come later
+    graph.sort()  # the neighbor may have come later
     images.shape = ir.Shape(["batch", channels(images), "height", "width"])
     logits.shape = ir.Shape(["batch", channels(logits), "height", "width"])
     return infer_shapes(model)
 
 
-def neighbour(node: ir.Node) -> ir.Value:
+def neighbor(node: ir.Node) -> ir.Value:
     """A feature map that has its size already and is concatenated with the resized one."""
     (concat,) = node.outputs[0].consumers()
     for value in concat.inputs if concat.op_type == "Concat" else ():
@@ -58,7 +58,7 @@ def neighbour(node: ir.Node) -> ir.Value:
 
 
 def fix_size(model: ir.Model, size: tuple[int, int]) -> ir.Model:
-    """A general graph for pictures of one size: no Shape is left, and no tap of a kernel that sees padding alone."""
+    """A general graph for images of one size: no Shape is left, and no tap of a kernel that sees padding alone."""
     model = model.clone()
     images = model.graph.inputs[0]
     images.shape = ir.Shape([1, channels(images), *size])

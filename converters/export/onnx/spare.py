@@ -20,14 +20,14 @@ def parts_of(graph: Any) -> list[str]:
     return [part for part in dict.fromkeys(found) if part not in ("classifier", "images")]
 
 
-def worst_first(graph: Any, quantise: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:
+def worst_first(graph: Any, quantize: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:
     """The parts by how many pixels change their class where that part alone is in 8 bits.
 
     Args:
         graph: in float32.
-        quantise: from the names of parts that stay in float32 to the graph in 8 bits.
+        quantize: from the names of parts that stay in float32 to the graph in 8 bits.
         inputs: (1, c, h, w) float32 network inputs.
     """
     parts = parts_of(graph)
-    same = {part: agreement(graph, quantise([p for p in parts if p != part]), inputs, exact=True) for part in parts}
+    same = {part: agreement(graph, quantize([p for p in parts if p != part]), inputs, exact=True) for part in parts}
     return sorted(parts, key=same.__getitem__)

@@ -13,7 +13,7 @@ from converters.export.onnx import passes
 from converters.export.onnx.graph import described, infer_shapes
 from converters.export.onnx.layout import channels_first
 from converters.export.onnx.names import name_all, name_layers
-from converters.export.onnx.sizes import TRACED, generalise
+from converters.export.onnx.sizes import TRACED, generalize
 from deeplab_jax.models import DeepLab
 
 OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10
@@ -61,7 +61,7 @@ def tidy(traced: ir.Model, model: DeepLab) -> ir.Model:
     passes.fold_norms(graph)
     passes.fold_biases(graph)
     passes.state_kernel_shapes(graph)
-    return generalise(traced)
+    return generalize(traced)
 
 
 def finish(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from deeplab_jax.errors import InputError, first_line
 
 Shape = tuple[int | None, ...]  # None: symbolic
 
-OPSETS = range(13, 23)  # from 13 on quantisation knows channels; 22 is what ONNX Runtime 1.22 reads
+OPSETS = range(13, 23)  # from 13 on quantization knows channels; 22 is what ONNX Runtime 1.22 reads
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
 ANYTHING = NUMBERS | {TensorProto.BOOL}
@@ -151,7 +151,7 @@ def node_faults(node: NodeProto, tensors: Tensors) -> Iterator[str]:
         yield from RULES[node.op_type](node, settings, tensors)
 
 
-def quantisation(node: NodeProto, settings: dict[str, Any], tensors: Tensors) -> Iterator[str]:
+def quantization(node: NodeProto, settings: dict[str, Any], tensors: Tensors) -> Iterator[str]:
     """Signed and symmetric; one scale for an activation, one scale or one a filter for weights, none for a bias."""
     data, scale, zero = (*node.input, "")[:3]
     if scale not in tensors.weights or zero not in tensors.weights:
@@ -175,7 +175,7 @@ def constant(name: str, tensors: Tensors) -> np.ndarray:
 
 
 def is_weight(name: str, tensors: Tensors) -> bool:
-    """Whether it is a constant, or a quantised one."""
+    """Whether it is a constant, or a quantized one."""
     while name in tensors.makers and tensors.makers[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
         name = tensors.makers[name].input[0]
     return name in tensors.weights
@@ -224,9 +224,9 @@ def reduction(node: NodeProto, settings: dict[str, Any], tensors: Tensors) -> It
 RULES = {
     "AveragePool": pooling,
     "Conv": convolution,
-    "DequantizeLinear": quantisation,
+    "DequantizeLinear": quantization,
     "MaxPool": pooling,
-    "QuantizeLinear": quantisation,
+    "QuantizeLinear": quantization,
     "ReduceMean": reduction,
     "Resize": resizing,
 }

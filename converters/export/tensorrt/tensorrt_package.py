@@ -38,7 +38,7 @@ ANY_BATCH = Span(1, 1, MAX_BATCH)
 class Profile:
     """What an engine is built for."""
 
-    batch: Span = ANY_BATCH  # pictures at once; larger batches go through in pieces
+    batch: Span = ANY_BATCH  # images at once; larger batches go through in pieces
     height: Span | None = None  # px; None: the package's own alone
     width: Span | None = None
 

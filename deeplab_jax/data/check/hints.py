@@ -1,24 +1,24 @@
-"""What looks wrong in a data set that can be read or nearly: another encoding, pictures that are there twice."""
+"""What looks wrong in a data set that can be read or nearly: another encoding, images that are there twice."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from deeplab_jax.classes import BLACK, FOREGROUND, Colour, default_palette, has_background
+from deeplab_jax.classes import BLACK, FOREGROUND, Color, default_palette, has_background
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check.split import Checked
 
-HARDLY = 1e-3  # share of the labelled pixels below which classes may be slips of a pen
+HARDLY = 1e-3  # share of the labeled pixels below which classes may be slips of a pen
 
 
 def find_hints(splits: Sequence[Checked], format: str) -> list[str]:
     """Sentences, each about one split or what two of them share."""
-    seen, table = seen_ids(splits), two_colours(splits, format)
+    seen, table = seen_ids(splits), two_colors(splits, format)
     notes = dict.fromkeys(note for checked in splits for note in checked.notes)
     hints = [f"{' and '.join(c.split for c in splits if note in c.notes)}: {note}" for note in notes]
     hints += [f"{checked.split}: {hint}" for checked in splits for hint in [*encoding(checked, seen), *shares(checked)]]
     hints += table + first_id(splits, seen) + palettes(splits, format)
-    return hints + turned_pictures(splits) + repeated_pictures(splits) + shared_pictures(splits)
+    return hints + turned_images(splits) + repeated_images(splits) + shared_images(splits)
 
 
 def seen_ids(splits: Sequence[Checked]) -> set[int]:
@@ -50,41 +50,41 @@ def encoding(checked: Checked, seen: set[int]) -> list[str]:
             else f"{names[0]} is nowhere and one value is too large: ids seem to begin with 1, not 0"
         )
     elif len(beyond) > len(names):
-        hints.append("so many values look like colours as grey levels, or like masks that were smoothed")
+        hints.append("so many values look like colors as gray levels, or like masks that were smoothed")
     return hints
 
 
-def two_colours(splits: Sequence[Checked], format: str) -> list[str]:
-    """Of masks that show two colours, such as 0 and 255: the lines of classes.txt that make them two classes."""
-    named, colours = splits[0].statistics.classes.names, set.union(*(checked.rgb for checked in splits))
+def two_colors(splits: Sequence[Checked], format: str) -> list[str]:
+    """Of masks that show two colors, such as 0 and 255: the lines of classes.txt that make them two classes."""
+    named, colors = splits[0].statistics.classes.names, set.union(*(checked.rgb for checked in splits))
     amiss = any(
         c.statistics.void or c.values - c.meanings.keys() or any(m.ndim == 3 for _, m in c.failed) for c in splits
     )
     # Where masks have palettes, what the value 0 looks like is the first class.
-    lowest = next((colour for checked in splits for colour in checked.colours.get(0, ())), BLACK)
-    if format != "folder" or not amiss or len(colours) != 2 or lowest not in colours:
+    lowest = next((color for checked in splits for color in checked.colors.get(0, ())), BLACK)
+    if format != "folder" or not amiss or len(colors) != 2 or lowest not in colors:
         return []
     others = [name for name in named if not has_background([name])] or [FOREGROUND]
     names = named if len(others) == 2 else ("background", *others)
-    table = zip(names, (lowest, *colours - {lowest}), strict=True)
+    table = zip(names, (lowest, *colors - {lowest}), strict=True)
     lines = " and ".join(f"`{name} {red} {green} {blue}`" for name, (red, green, blue) in table)
     return [
-        f"masks show just two colours; where they are {' and '.join(names)}, let the lines of classes.txt be {lines}"
+        f"masks show just two colors; where they are {' and '.join(names)}, let the lines of classes.txt be {lines}"
     ]
 
 
 def shares(checked: Checked) -> list[str]:
     found, hints = checked.statistics, []
-    names, labelled = found.classes.names, found.pixels.sum()
+    names, labeled = found.classes.names, found.pixels.sum()
     missing = [names[i] for i in np.flatnonzero(found.pixels == 0)]
-    if missing and labelled and not binary(checked):
+    if missing and labeled and not binary(checked):
         more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
         hints.append(f"never seen: {', '.join(missing[:8])}{more}")
-    if found.void > labelled:
-        hints.append(f"{100 * found.void / (labelled + found.void):.0f} % of all pixels are void")
-    if found.pixels.max() > 0.98 * labelled and np.count_nonzero(found.pixels) > 1 and not binary(checked):
-        name, share = names[int(found.pixels.argmax())], 100 * found.pixels.max() / labelled
-        hints.append(f"{share:.1f} % of labelled pixels are {name}; see the suggested class weights, or Dice loss")
+    if found.void > labeled:
+        hints.append(f"{100 * found.void / (labeled + found.void):.0f} % of all pixels are void")
+    if found.pixels.max() > 0.98 * labeled and np.count_nonzero(found.pixels) > 1 and not binary(checked):
+        name, share = names[int(found.pixels.argmax())], 100 * found.pixels.max() / labeled
+        hints.append(f"{share:.1f} % of labeled pixels are {name}; see the suggested class weights, or Dice loss")
     return hints
 
 
@@ -110,30 +110,30 @@ def first_id(splits: Sequence[Checked], seen: set[int]) -> list[str]:
 
 
 def palettes(splits: Sequence[Checked], format: str) -> list[str]:
-    """Of masks that show a value in different colours: one of them may have been meant for another class."""
-    fix = "values count, not colours, so write all masks with one palette"
-    colours: dict[int, dict[Colour, str]] = {}
+    """Of masks that show a value in different colors: one of them may have been meant for another class."""
+    fix = "values count, not colors, so write all masks with one palette"
+    colors: dict[int, dict[Color, str]] = {}
     for checked in splits:
-        for value, found in checked.colours.items():
-            colours[value] = found | colours.get(value, {})
+        for value, found in checked.colors.items():
+            colors[value] = found | colors.get(value, {})
     hints = []
-    for value, found in sorted(colours.items()):
-        (colour, mask), *others = found.items()
+    for value, found in sorted(colors.items()):
+        (color, mask), *others = found.items()
         if others:
-            hints.append(f"value {value} is {colour} in the palette of {mask}, but {others[0][0]} in {others[0][1]}")
+            hints.append(f"value {value} is {color} in the palette of {mask}, but {others[0][0]} in {others[0][1]}")
     if not hints and format == "voc":
         usual = default_palette(IGNORE + 1)
         hints = [
-            f"value {value} is {colour} in the palette of {mask}, but {usual[value]} in PASCAL VOC's"
-            for value, found in sorted(colours.items())
-            for colour, mask in found.items()
-            if colour != usual[value]
+            f"value {value} is {color} in the palette of {mask}, but {usual[value]} in PASCAL VOC's"
+            for value, found in sorted(colors.items())
+            for color, mask in found.items()
+            if color != usual[value]
         ]
     more = ", and other values likewise" if len(hints) > 1 else ""
     return [f"{hints[0]}{more}; {fix}"] if hints else []
 
 
-def turned_pictures(splits: Sequence[Checked]) -> list[str]:
+def turned_images(splits: Sequence[Checked]) -> list[str]:
     return [
         f"{checked.split}: an EXIF tag turns {len(checked.turned)} images upright, such as {checked.turned[0]}, but "
         "masks are not turned; where a mask fits the pixels as they are stored, write its image without the tag"
@@ -142,30 +142,28 @@ def turned_pictures(splits: Sequence[Checked]) -> list[str]:
     ]
 
 
-def repeated_pictures(splits: Sequence[Checked]) -> list[str]:
-    """Pictures that a split has more than once, whatever their names."""
+def repeated_images(splits: Sequence[Checked]) -> list[str]:
+    """Images that a split has more than once, whatever their names."""
     hints = []
     for checked in splits:
-        twice = [images for images in checked.pictures.values() if len(images) > 1]
+        twice = [images for images in checked.images.values() if len(images) > 1]
         if twice:
             (one, _), (other, _) = twice[0][:2]
             differing = sum(len({mask for _, mask in images}) > 1 for images in twice)
             unlike = f", {differing} of them with different masks" if differing else ""
-            hints.append(f"{checked.split}: {len(twice)} pictures are there more than once{unlike}: {one} and {other}")
+            hints.append(f"{checked.split}: {len(twice)} images are there more than once{unlike}: {one} and {other}")
     return hints
 
 
-def shared_pictures(splits: Sequence[Checked]) -> list[str]:
-    """Pictures that are in two splits, whatever their names: figures on the second are too good."""
+def shared_images(splits: Sequence[Checked]) -> list[str]:
+    """Images that are in two splits, whatever their names: figures on the second are too good."""
     hints = []
     for number, one in enumerate(splits):
         for other in splits[number + 1 :]:
-            both = [digest for digest in one.pictures if digest in other.pictures]
+            both = [digest for digest in one.images if digest in other.images]
             if both:
-                (here, _), (there, _) = one.pictures[both[0]][0], other.pictures[both[0]][0]
-                hints.append(
-                    f"{len(both)} pictures are in {one.split} and in {other.split}, such as {here} and {there}"
-                )
+                (here, _), (there, _) = one.images[both[0]][0], other.images[both[0]][0]
+                hints.append(f"{len(both)} images are in {one.split} and in {other.split}, such as {here} and {there}")
     return hints
 
 

@@ -1,4 +1,4 @@
-"""The picture that `deeplab data check` makes: samples under their masks, and how often each class occurs."""
+"""The image that `deeplab data check` makes: samples under their masks, and how often each class occurs."""
 
 import textwrap
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def make_figure(report: Report) -> "Figure":
 
 
 def tallest(checked: Checked) -> float:
-    """Height by width of the tallest picture in a row; very tall ones are drawn smaller."""
+    """Height by width of the tallest image in a row; very tall ones are drawn smaller."""
     shapes = [sample.mask.shape for sample in checked.samples] + [mask.shape for _, mask in checked.failed]
     return min(max((shape[0] / shape[1] for shape in shapes), default=0.2), 1.5)
 
@@ -58,26 +58,26 @@ def tallest(checked: Checked) -> float:
 def draw_samples(axes: np.ndarray, checked: Checked) -> None:
     """Samples under their masks, then masks that cannot be used."""
     classes, samples = checked.statistics.classes, checked.samples[: SHOWN - len(checked.failed)]
-    pictures = [(f"{checked.split}: {sample.name[:40]}", under_mask(sample, classes)) for sample in samples]
+    images = [(f"{checked.split}: {sample.name[:40]}", under_mask(sample, classes)) for sample in samples]
     for fault, mask in checked.failed:
-        pictures.append(("\n".join(textwrap.wrap(f"{checked.split}: {fault}", 50)[:4]), with_contrast(mask)))
+        images.append(("\n".join(textwrap.wrap(f"{checked.split}: {fault}", 50)[:4]), with_contrast(mask)))
     for ax in axes:
         ax.axis("off")
-    for ax, (title, picture) in zip(axes, pictures, strict=False):
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    for ax, (title, image) in zip(axes, images, strict=False):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255)
         ax.set_title(title, fontsize=8)
 
 
 def under_mask(sample: Sample, classes: Classes) -> np.ndarray:
     """(h, w, 3) uint8 RGB; void pixels are nearly white."""
-    picture = tint(sample.image, sample.mask, classes)
+    image = tint(sample.image, sample.mask, classes)
     void = sample.mask == IGNORE
-    picture[void] = (0.3 * picture[void] + 178).astype(np.uint8)
-    return picture
+    image[void] = (0.3 * image[void] + 178).astype(np.uint8)
+    return image
 
 
 def with_contrast(mask: np.ndarray) -> np.ndarray:
-    """(h, w) uint8 with the values spread evenly from black to white; (h, w, 3) colours as they are."""
+    """(h, w) uint8 with the values spread evenly from black to white; (h, w, 3) colors as they are."""
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             return mask
@@ -97,6 +97,6 @@ def draw_shares(ax: "Axes", splits: Sequence[Checked], ids: range) -> None:
     ax.set_yticks(place, [names[id][:32] for id in ids], fontsize=8)
     ax.set_ylim(min(len(names), BARS) - 0.4, -0.6)  # the same room for a bar in every column
     ax.set_xlim(min(shares[shares > 0], default=1) / 2, 100)  # before the scale, which asks for bars otherwise
-    ax.set(xscale="log", title="% of labelled pixels")
+    ax.set(xscale="log", title="% of labeled pixels")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
     ax.grid(alpha=0.3)

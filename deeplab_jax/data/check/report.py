@@ -100,10 +100,10 @@ def same_classes(splits: Sequence[Checked]) -> list[str]:
 def useless(checked: Checked, train: str) -> list[str]:
     """Nothing can be learnt from one class, and nothing measured without any."""
     found = checked.statistics
-    labelled = np.flatnonzero(found.pixels)
-    if not found.images or len(labelled) > (1 if checked.split == train else 0):
+    labeled = np.flatnonzero(found.pixels)
+    if not found.images or len(labeled) > (1 if checked.split == train else 0):
         return []
-    what = f"{found.classes.names[labelled[0]]} is all that is labelled" if len(labelled) else "every pixel is void"
+    what = f"{found.classes.names[labeled[0]]} is all that is labeled" if len(labeled) else "every pixel is void"
     return [
         f"{checked.split}: {what}, so nothing can be learnt or measured; write the ids of the classes into the masks"
     ]

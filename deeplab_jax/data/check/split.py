@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplab_jax.classes import Colour
+from deeplab_jax.classes import Color
 from deeplab_jax.data.dataset import Dataset, Example, Files, Sample
 from deeplab_jax.data.formats.tfds import Prepared
-from deeplab_jax.data.masks import IdMasks, colours_in
+from deeplab_jax.data.masks import IdMasks, colors_in
 from deeplab_jax.data.statistics import Statistics, in_order
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.read import is_image_suffix, orientation, read_colours, read_ids
+from deeplab_jax.image.read import is_image_suffix, orientation, read_colors, read_ids
 
-SHOWN = 6  # samples of a split in the picture
+SHOWN = 6  # samples of a split in the image
 SHOWN_FAILED = 2  # of these, masks that cannot be used
 
 
@@ -30,9 +30,9 @@ class Looked:
     fault: str
     digests: tuple[bytes, bytes]  # of the pixels of image and mask; empty where the sample cannot be used
     turned: bool  # by its EXIF tag
-    colours: Mapping[int, Colour]  # in the mask's palette, of the values that it holds
-    rgb: set[Colour]  # that the mask shows, three at most; none where there are more than two classes
-    mask: np.ndarray | None  # (h, w) values or (h, w, 3) colours of the file, where the sample cannot be used
+    colors: Mapping[int, Color]  # in the mask's palette, of the values that it holds
+    rgb: set[Color]  # that the mask shows, three at most; none where there are more than two classes
+    mask: np.ndarray | None  # (h, w) values or (h, w, 3) colors of the file, where the sample cannot be used
 
 
 @dataclass
@@ -47,24 +47,24 @@ class Checked:
     notes: Sequence[str] = ()  # what the reader left out
     faults: list[str] = field(default_factory=list)  # samples that cannot be used, and why
     values: set[int] = field(default_factory=set)  # in masks that cannot be used
-    rgb: set[Colour] = field(default_factory=set)  # that masks show, as far as they may be meant for two classes
+    rgb: set[Color] = field(default_factory=set)  # that masks show, as far as they may be meant for two classes
     samples: list[Sample] = field(default_factory=list)  # a few, to look at
     failed: list[tuple[str, np.ndarray]] = field(default_factory=list)  # a few masks with what is wrong, likewise
     turned: list[str] = field(default_factory=list)  # images, by their EXIF tags
-    colours: dict[int, dict[Colour, str]] = field(default_factory=dict)  # of a value in palettes, and a mask with each
+    colors: dict[int, dict[Color, str]] = field(default_factory=dict)  # of a value in palettes, and a mask with each
     # Digest of an image's pixels -> the images that have it, each with the digest of its mask.
-    pictures: dict[bytes, list[tuple[str, bytes]]] = field(default_factory=dict)
+    images: dict[bytes, list[tuple[str, bytes]]] = field(default_factory=dict)
 
     def add(self, index: int, looked: Looked, source: str) -> None:
         if len(self.rgb) <= 2:
             self.rgb |= looked.rgb
         if looked.turned:
             self.turned.append(looked.name)
-        for value, colour in looked.colours.items():
-            self.colours.setdefault(value, {}).setdefault(colour, source)
+        for value, color in looked.colors.items():
+            self.colors.setdefault(value, {}).setdefault(color, source)
         if looked.sample:
             self.statistics.add(looked.sample)
-            self.pictures.setdefault(looked.digests[0], []).append((looked.name, looked.digests[1]))
+            self.images.setdefault(looked.digests[0], []).append((looked.name, looked.digests[1]))
             # The first that can be used from each of some places on, which are spread over the split.
             places = np.linspace(0, self.size - 1, SHOWN).astype(int)
             if len(self.samples) < SHOWN and index >= places[len(self.samples)]:
@@ -110,7 +110,7 @@ def look(dataset: Dataset, index: int) -> Looked:
         fault = str(error)
     if not example:
         return Looked(f"example {index}", sample, fault, digests, False, {}, set(), None)
-    # Where a mask's colours count, palettes may differ.
+    # Where a mask's colors count, palettes may differ.
     by_value = isinstance(dataset, Files) and isinstance(dataset.read_mask, IdMasks)
     return Looked(
         str(example.image),
@@ -118,8 +118,8 @@ def look(dataset: Dataset, index: int) -> Looked:
         fault,
         digests,
         is_turned(example.image),
-        palette_colours(example.source) if by_value else {},
-        few_colours(example.source) if by_value and len(dataset.classes) <= 2 else set(),
+        palette_colors(example.source) if by_value else {},
+        few_colors(example.source) if by_value and len(dataset.classes) <= 2 else set(),
         None if sample else read_as_it_is(example),
     )
 
@@ -130,35 +130,35 @@ def digest(array: np.ndarray) -> bytes:
 
 def is_turned(path: Path) -> bool:
     """Whether an image has an EXIF tag that turns or mirrors it."""
-    with suppress(Exception), Image.open(path) as picture:  # the reader says what is wrong with a file
+    with suppress(Exception), Image.open(path) as image:  # the reader says what is wrong with a file
         # Pillow would decode all of a PNG to look for the tag behind its pixels.
-        if picture.format != "PNG" or "exif" in picture.info:
-            return orientation(picture) > 0
+        if image.format != "PNG" or "exif" in image.info:
+            return orientation(image) > 0
     return False
 
 
-def palette_colours(path: Path) -> dict[int, Colour]:
-    """The colours of the values that a palette picture holds; none of any other file."""
-    with suppress(Exception), Image.open(path) as picture:
-        if picture.mode == "P":
-            values = np.flatnonzero(np.bincount(np.array(picture).ravel())).tolist()
-            palette = np.array(picture.getpalette(), np.uint8).reshape(-1, 3).tolist()
+def palette_colors(path: Path) -> dict[int, Color]:
+    """The colors of the values that a palette image holds; none of any other file."""
+    with suppress(Exception), Image.open(path) as image:
+        if image.mode == "P":
+            values = np.flatnonzero(np.bincount(np.array(image).ravel())).tolist()
+            palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3).tolist()
             return {value: (red, green, blue) for value in values for red, green, blue in palette[value : value + 1]}
     return {}
 
 
-def few_colours(path: Path) -> set[Colour]:
-    """The colours that a mask shows, three at most; none where it cannot be read as colours."""
+def few_colors(path: Path) -> set[Color]:
+    """The colors that a mask shows, three at most; none where it cannot be read as colors."""
     with suppress(InputError):
-        return colours_in(path, 3)
+        return colors_in(path, 3)
     return set()
 
 
 def read_as_it_is(example: Example) -> np.ndarray | None:
-    """(h, w) values of a mask file, or (h, w, 3) colours; None where it can be read as neither."""
+    """(h, w) values of a mask file, or (h, w, 3) colors; None where it can be read as neither."""
     if not is_image_suffix(example.source.suffix):
         return None
-    for read in (read_ids, read_colours):
+    for read in (read_ids, read_colors):
         with suppress(InputError):
             return read(example.source)
     return None

@@ -1,6 +1,6 @@
 """ADE20K scene parsing (MIT SceneParse150): `images/training|validation/*.jpg` beside `annotations/...` of the same.
 
-Without folders for the splits (`images/*.jpg`, `annotations/*.png`) every picture is put into train, val or test by
+Without folders for the splits (`images/*.jpg`, `annotations/*.png`) every image is put into train, val or test by
 its name, about 80 : 10 : 10.
 """
 

@@ -1,6 +1,6 @@
 """Cityscapes: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` beside `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`.
 
-Pictures that have no labelIds may have `*_gtFine_labelTrainIds.png` instead, whose values are class ids already.
+Images that have no labelIds may have `*_gtFine_labelTrainIds.png` instead, whose values are class ids already.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.errors import InputError
 
-CLASSES = (  # value in labelIds, name, colour; the order is that of the class ids
+CLASSES = (  # value in labelIds, name, color; the order is that of the class ids
     (7, "road", (128, 64, 128)),
     (8, "sidewalk", (244, 35, 232)),
     (11, "building", (70, 70, 70)),

@@ -1,10 +1,10 @@
-"""COCO's instance annotations: a JSON file with polygons or run-length codes of the things in its pictures.
+"""COCO's instance annotations: a JSON file with polygons or run-length codes of the things in its images.
 
     ROOT/annotations/instances_val2017.json   ROOT/val2017/*.jpg   (or ROOT/images/val2017/ or ROOT/images/)
     ROOT/valid/_annotations.coco.json         ROOT/valid/*.jpg     (as Roboflow exports it)
     ROOT/annotations.json                     ROOT/images/*.jpg    (or ROOT/*.jpg; the one JSON file of any name)
 
-The last one has no splits: every picture is put into train, val or test by its name, about 80 : 10 : 10.
+The last one has no splits: every image is put into train, val or test by its name, about 80 : 10 : 10.
 """
 
 import re
@@ -40,7 +40,7 @@ EXPORTED = "_annotations.coco.json"  # Roboflow's name
 class Layout:
     path: Path  # the annotations
     paths: tuple[Path, ...]  # those of all splits
-    folders: tuple[Path, ...]  # where the pictures may be, the likeliest first
+    folders: tuple[Path, ...]  # where the images may be, the likeliest first
     has_splits: bool
     shared: tuple[Path, ...] = ()  # those of the folders that may hold other splits too
 
@@ -67,7 +67,7 @@ def open(root: Path, split: str) -> Files:
     if not layout.has_splits:
         examples = draw_split(examples, root, split)
     found = [fault for example in examples for fault in faults(example)]
-    found += [(f"pictures are not in {layout.path.name}", path.name) for path in strays]
+    found += [(f"images are not in {layout.path.name}", path.name) for path in strays]
     return Files(classes, examples, read_mask, notes=tally(found))
 
 
@@ -170,7 +170,7 @@ def check_alike(path: Path, ours: dict[int, Category], other: Path, theirs: dict
 
 
 def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list[Example]:
-    """Every picture with its instances. Raises InputError that names the file and what is wrong or not masked."""
+    """Every image with its instances. Raises InputError that names the file and what is wrong or not masked."""
     path = layout.path
     sizes: dict[int, tuple[int, int]] = {}
     names: dict[int, Path] = {}
@@ -181,8 +181,8 @@ def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list
         names[id] = relative(take(record, "file_name", str, where), where)
         sizes[id] = height, width = take(record, "height", int, where), take(record, "width", int, where)
         check(min(height, width) > 0 and max(height, width) <= FARTHEST, f"{where}: height or width is no size")
-    check(len(names) > 0, f"{path}: images is empty; describe at least one picture")
-    check(len(set(names.values())) == len(names), f"{path}: images names a file twice; describe every picture once")
+    check(len(names) > 0, f"{path}: images is empty; describe at least one image")
+    check(len(set(names.values())) == len(names), f"{path}: images names a file twice; describe every image once")
     instances: dict[int, list[Instance]] = {id: [] for id in names}
     outlined = not document["annotations"]
     for number, record in enumerate(take(document, "annotations", list, str(path))):
@@ -197,19 +197,19 @@ def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list
         instances[image_id].append(Instance(IGNORE if crowd else labels[category_id], shape or Polygons(())))
         outlined |= shape is not None
     check(outlined, f"{path}: no annotation has a segmentation; {OUTLINES}")
-    folder = find_pictures(layout, names.values())
+    folder = find_images(layout, names.values())
     return [Example(folder / names[id], path, Annotated(sizes[id], tuple(instances[id]))) for id in names]
 
 
 def unlisted(examples: list[Example], layout: Layout) -> list[Path]:
-    """The pictures beside those of the examples, unless they may be those of other splits."""
+    """The images beside those of the examples, unless they may be those of other splits."""
     named = {example.image for example in examples}
     folder = next(folder for folder in layout.folders if examples[0].image.is_relative_to(folder))
     parents = [] if folder in layout.shared else sorted({path.parent for path in named if path.parent.is_dir()})
     return [path for parent in parents for path in sorted(parent.iterdir()) if path not in named and is_image(path)]
 
 
-def find_pictures(layout: Layout, names: Iterable[Path]) -> Path:
-    """The first folder that holds one of the pictures, or the likeliest if none does."""
+def find_images(layout: Layout, names: Iterable[Path]) -> Path:
+    """The first folder that holds one of the images, or the likeliest if none does."""
     found = (folder for folder in layout.folders if folder.is_dir() and any((folder / n).is_file() for n in names))
     return next(found, layout.folders[0])

@@ -1,10 +1,10 @@
-"""COCO panoptic: a JSON file, and PNGs whose colours are the numbers of the segments that it describes.
+"""COCO panoptic: a JSON file, and PNGs whose colors are the numbers of the segments that it describes.
 
     ROOT/annotations/panoptic_val2017.json   ROOT/annotations/panoptic_val2017/*.png
     ROOT/val2017/*.jpg                       (or ROOT/images/val2017/*.jpg; train2017 and the like)
 
 The year may be left out or be another ending. Without `annotations` there may be one set, `ROOT/NAME.json` with
-`ROOT/NAME/*.png` and pictures in `ROOT/input_images` or `ROOT/images`; every picture is then put into train, val or
+`ROOT/NAME/*.png` and images in `ROOT/input_images` or `ROOT/images`; every image is then put into train, val or
 test by its name, about 80 : 10 : 10.
 """
 
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.classes import Classes, Colour, default_palette
+from deeplab_jax.classes import Classes, Color, default_palette
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import relative, take
 from deeplab_jax.data.dataset import Example, Files, masks_by_stem
 from deeplab_jax.data.splits import draw_split
 from deeplab_jax.errors import InputError, check
-from deeplab_jax.image.read import read_colours
+from deeplab_jax.image.read import read_colors
 
 
 def open(root: Path, split: str) -> Files:
     """The file's categories in the order of their ids. Pixels of no segment and of crowds are void.
 
-    Pictures that the file does not annotate are left out.
+    Images that the file does not annotate are left out.
     """
     if listed := sorted((root / "annotations").glob("panoptic_*.json")):
         path = find_json(listed, split)
@@ -38,7 +38,7 @@ def open(root: Path, split: str) -> Files:
         folders = [root / "input_images", root / "images"]
     images = next((folder for folder in folders if folder.is_dir()), None)
     if not images:
-        raise InputError(f"{folders[0]} is missing; it must hold the pictures that {path} names")
+        raise InputError(f"{folders[0]} is missing; it must hold the images that {path} names")
     masks = path.with_suffix("")
     if not masks.is_dir():
         raise InputError(f"{masks} is missing; it must hold the PNGs that {path.name} names")
@@ -52,7 +52,7 @@ def open(root: Path, split: str) -> Files:
 
 def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
     """(h, w) uint8 class ids. Raises InputError that names the PNG and a segment which is not described."""
-    red, green, blue = np.moveaxis(read_colours(example.source).astype(np.int32), -1, 0)
+    red, green, blue = np.moveaxis(read_colors(example.source).astype(np.int32), -1, 0)
     segments, pixels = np.unique(red + 256 * green + 256**2 * blue, return_inverse=True)
     table = {0: IGNORE, **dict(example.annotations.tolist())}
     for segment in segments.tolist():
@@ -100,41 +100,41 @@ def read_categories(document: Any, path: Path) -> tuple[Classes, dict[int, int]]
         f"{path} has {len(categories)} categories; masks of 8 bits can hold {IGNORE - 1} and void",
     )
     names: list[str] = []
-    palette: list[Colour] = []
+    palette: list[Color] = []
     for (id, category), usual in zip(categories, default_palette(len(categories)), strict=True):
         where = f"{path}: category {id}"
         name = " ".join(take(category, "name", str, where).split())
         check(name.isprintable() and name != "", f"{where}: name {reprlib.repr(name)} must be a text of one line")
         check(name not in names, f"{where}: name {reprlib.repr(name)} is that of another category; each needs its own")
         names.append(name)
-        palette.append(read_colour(category, where) if "color" in category else usual)
+        palette.append(read_color(category, where) if "color" in category else usual)
     return Classes(tuple(names), tuple(palette)), {id: label for label, (id, _) in enumerate(categories)}
 
 
-def read_colour(category: Any, where: str) -> Colour:
-    colour = take(category, "color", list, where)
-    valid = len(colour) == 3 and all(type(channel) is int and 0 <= channel <= 255 for channel in colour)
-    check(valid, f"{where}: color must be three whole numbers from 0 to 255, not {reprlib.repr(colour)}")
-    red, green, blue = colour
+def read_color(category: Any, where: str) -> Color:
+    color = take(category, "color", list, where)
+    valid = len(color) == 3 and all(type(channel) is int and 0 <= channel <= 255 for channel in color)
+    check(valid, f"{where}: color must be three whole numbers from 0 to 255, not {reprlib.repr(color)}")
+    red, green, blue = color
     return red, green, blue
 
 
 def read_examples(document: Any, path: Path, images: Path, masks: Path, ids: dict[int, int]) -> list[Example]:
-    """Every annotated picture. Its `annotations` are (segment id, class id or IGNORE) rows, (n, 2) int32."""
-    pictures = by_id(document, "images", str(path))
+    """Every annotated image. Its `annotations` are (segment id, class id or IGNORE) rows, (n, 2) int32."""
+    records = by_id(document, "images", str(path))
     examples = []
     for number, annotation in enumerate(take(document, "annotations", list, str(path))):
         where = f"{path}: annotations[{number}]"
         image_id = take(annotation, "image_id", int, where)
-        check(image_id in pictures, f"{where}: image_id {image_id} is not the id of one of its images")
-        image = images / file_name(pictures[image_id], f"{path}: image {image_id}")
+        check(image_id in records, f"{where}: image_id {image_id} is not the id of one of its images")
+        image = images / file_name(records[image_id], f"{path}: image {image_id}")
         rows = [
             (segment_id, read_label(segment, ids, f"{where}: segment {segment_id}"))
             for segment_id, segment in by_id(annotation, "segments_info", where).items()
         ]
         table = np.array(rows, np.int32).reshape(-1, 2)
         examples.append(Example(image, masks / file_name(annotation, where), table))
-    check(bool(examples), f"{path}: annotations is empty; describe at least one picture")
+    check(bool(examples), f"{path}: annotations is empty; describe at least one image")
     return examples
 
 
@@ -142,7 +142,7 @@ def read_label(segment: Any, ids: dict[int, int], where: str) -> int:
     """The class id of a segment, IGNORE for a crowd."""
     category = take(segment, "category_id", int, where)
     crowd = segment.get("iscrowd", 0)
-    check(0 < segment["id"] < 256**3, f"{where}: id must be 1 to {256**3 - 1}, which a colour can hold")
+    check(0 < segment["id"] < 256**3, f"{where}: id must be 1 to {256**3 - 1}, which a color can hold")
     check(category in ids, f"{where}: category_id {category} is not the id of one of the categories")
     check(crowd in (0, 1), f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
     return IGNORE if crowd else ids[category]

@@ -1,10 +1,10 @@
-"""COCO-Stuff: pictures of COCO beside PNGs that give every pixel its label.
+"""COCO-Stuff: images of COCO beside PNGs that give every pixel its label.
 
     ROOT/images/val2017/*.jpg   ROOT/annotations/val2017/*.png   (or stuffthingmaps/val2017; train2017 likewise)
     ROOT/val_img/*.jpg          ROOT/val_label/*.png             (train likewise)
 
-The folders' names may leave out the year, and `val2017` may lie in ROOT itself. A PNG has the name of its picture. Its
-values are 0 to 181, the published label ids less 1, and 255 for what is not labelled. Eleven of these labels are
+The folders' names may leave out the year, and `val2017` may lie in ROOT itself. A PNG has the name of its image. Its
+values are 0 to 181, the published label ids less 1, and 255 for what is not labeled. Eleven of these labels are
 never used. As is usual they are no classes here; the 171 others keep their order.
 """
 
@@ -48,7 +48,7 @@ def open(root: Path, split: str) -> Files:
     found = next((pair for pair in folders if all(folder.is_dir() for folder in pair)), None)
     if not found:
         raise InputError(
-            f"{root} lacks pictures or masks of the split {split!r}; it must hold images/{split}2017 with "
+            f"{root} lacks images or masks of the split {split!r}; it must hold images/{split}2017 with "
             f"annotations/{split}2017 or stuffthingmaps/{split}2017, or {split}_img with {split}_label"
         )
     examples, unpaired = pair_by_stem(*found)

@@ -3,29 +3,29 @@
     ROOT/classes.txt          one class name a line, in the order of the mask values from 0
     ROOT/images/train/a.jpg   ROOT/masks/train/a.png      (val and test likewise)
 
-Masks hold class ids (grey or palette PNG) and 255 for void. If every line of classes.txt ends with a colour
-(`roof 128 0 0`, and `void 0 0 0` for what is no class), every mask is read as colours, palette and grey ones too.
+Masks hold class ids (gray or palette PNG) and 255 for void. If every line of classes.txt ends with a color
+(`roof 128 0 0`, and `void 0 0 0` for what is no class), every mask is read as colors, palette and gray ones too.
 
-Instead of folders for the splits, `ROOT/train.txt` and the like can list the names of pictures in `ROOT/images`. With
-neither, every picture is put into train, val or test by its name, about 80 : 10 : 10.
+Instead of folders for the splits, `ROOT/train.txt` and the like can list the names of images in `ROOT/images`. With
+neither, every image is put into train, val or test by its name, about 80 : 10 : 10.
 """
 
 import re
 from pathlib import Path
 
-from deeplab_jax.classes import Classes, Colour, default_palette
+from deeplab_jax.classes import Classes, Color, default_palette
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Example, Files, images_by_stem, masks_by_stem, pair_by_stem
-from deeplab_jax.data.masks import ColourMasks, IdMasks
+from deeplab_jax.data.masks import ColorMasks, IdMasks
 from deeplab_jax.data.splits import SPLITS, check_once, draw_split, find_list, find_split, read_lines, read_list
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.image.read import is_image_suffix
 
-VOID = "void"  # in a table of colours: what is no class
+VOID = "void"  # in a table of colors: what is no class
 
 
 def open(root: Path, split: str) -> Files:
-    classes, colours = read_classes(root / "classes.txt")
+    classes, colors = read_classes(root / "classes.txt")
     images, masks = root / "images", root / "masks"
     unpaired: list[Path] = []
     if folder := find_split(images, split):
@@ -39,28 +39,28 @@ def open(root: Path, split: str) -> Files:
     else:
         examples, unpaired = pair_by_stem(images, masks)
         examples = draw_split(examples, images, split)
-    return Files(classes, examples, ColourMasks(colours) if colours else IdMasks(len(classes)), unpaired)
+    return Files(classes, examples, ColorMasks(colors) if colors else IdMasks(len(classes)), unpaired)
 
 
 def listed(path: Path, images: Path, masks: Path) -> list[Example]:
-    """The pictures that a list names, with or without suffix. Raises InputError that names the list and a line."""
+    """The images that a list names, with or without suffix. Raises InputError that names the list and a line."""
     files, found = images_by_stem(images), masks_by_stem(masks)
     stems: list[str] = []
     for line in read_list(path):
         name = Path(line)
         stem = name.stem if is_image_suffix(name.suffix) and name.name not in files else name.name
         one = len(line.split()) == 1 or (stem in files and len(str(name.parent).split()) == 1)
-        check(one, f"{path}: a line must name one picture, not {line!r}")
+        check(one, f"{path}: a line must name one image, not {line!r}")
         stems.append(stem)
     check_once(stems, path)
     return [Example(files.get(stem, images / stem), found.get(stem, masks / f"{stem}.png")) for stem in stems]
 
 
-def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
-    """Names, and what the colours of masks stand for where the file gives them.
+def read_classes(path: Path) -> tuple[Classes, dict[Color, int]]:
+    """Names, and what the colors of masks stand for where the file gives them.
 
     Raises:
-        InputError: where there is no such file, no name, a name or a colour twice, or a colour for some only.
+        InputError: where there is no such file, no name, a name or a color twice, or a color for some only.
     """
     lines = _read_classes(path)
     found = [match for line in lines if (match := re.fullmatch(r"(.*\S)\s+(\d+)[\s,]+(\d+)[\s,]+(\d+)", line))]
@@ -69,17 +69,17 @@ def read_classes(path: Path) -> tuple[Classes, dict[Colour, int]]:
         return Classes(plain, default_palette(len(plain))), {}
     if len(found) != len(lines):
         raise InputError(
-            f"{path} gives colours to {len(found)} of its {len(lines)} lines; give every class one, or none"
+            f"{path} gives colors to {len(found)} of its {len(lines)} lines; give every class one, or none"
         )
-    table: dict[Colour, int] = {}
+    table: dict[Color, int] = {}
     names: list[str] = []
-    palette: list[Colour] = []
+    palette: list[Color] = []
     for name, *channels in (match.groups() for match in found):
         red, green, blue = map(int, channels)
         if max(red, green, blue) > 255:
-            raise InputError(f"{path}: the colour of {name!r} must hold values from 0 to 255")
+            raise InputError(f"{path}: the color of {name!r} must hold values from 0 to 255")
         if (red, green, blue) in table:
-            raise InputError(f"{path} gives the colour {red} {green} {blue} twice; every class needs its own")
+            raise InputError(f"{path} gives the color {red} {green} {blue} twice; every class needs its own")
         if name.lower() == VOID:
             table[red, green, blue] = IGNORE
             continue

@@ -1,9 +1,9 @@
-"""A Supervisely project: `meta.json`, and data sets of pictures and annotations.
+"""A Supervisely project: `meta.json`, and data sets of images and annotations.
 
     ROOT/meta.json   ROOT/ds1/img/a.jpg   ROOT/ds1/ann/a.jpg.json
 
 A split is the data set of that name (`train`, `val` and the like) with those inside it (`ds1/datasets/inner`), or else
-every picture with an image tag of that name. With neither, every picture is put into train, val or test by its name,
+every image with an image tag of that name. With neither, every image is put into train, val or test by its name,
 about 80 : 10 : 10.
 
 The format `supervisely:background=floor,neutral=ignore` names the two special classes, if they have other names.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.classes import Classes, Colour
+from deeplab_jax.classes import Classes, Color
 from deeplab_jax.config import IGNORE, read_json
 from deeplab_jax.data.annotations import check_names, check_size, take
 from deeplab_jax.data.dataset import Example, Files, tally
@@ -27,7 +27,7 @@ from deeplab_jax.data.splits import SPLITS, draw_split, find_split, names_of
 from deeplab_jax.errors import InputError, check
 from deeplab_jax.image.read import list_images
 
-PLACES = ("*/img", "*/datasets/**/img")  # of pictures; data sets may lie in others
+PLACES = ("*/img", "*/datasets/**/img")  # of images; data sets may lie in others
 BACKGROUND = ("background", "bg", "__bg__")
 VOID = ("neutral",)
 
@@ -80,7 +80,7 @@ class FigureMasks:
         """The figures that cover nothing, by their shapes, and the image's name."""
         try:
             shapes = [shape for _, shape, _, _ in self.figures(read_json(example.source), "")]
-        except InputError:  # which is said where the picture is read
+        except InputError:  # which is said where the image is read
             return []
         name = example.image.name
         return [(f"{s} figures cover no pixel and are left out", name) for s in shapes if s in WITHOUT_AREA]
@@ -117,7 +117,7 @@ def within(folders: list[Path], parent: Path | None) -> list[Path]:
 
 
 def pair(folder: Path) -> list[Example]:
-    """Every picture of a data set with its annotation file, whether it is there or not."""
+    """Every image of a data set with its annotation file, whether it is there or not."""
     return [Example(image, folder / "ann" / f"{image.name}.json") for image in list_images(folder / "img")]
 
 
@@ -141,7 +141,7 @@ def choose(examples: list[Example], others: list[str], root: Path, split: str) -
 
 
 def read_tags(path: Path) -> set[str]:
-    """None where the file cannot be used, which is said where its picture is read."""
+    """None where the file cannot be used, which is said where its image is read."""
     try:
         document = read_json(path)
     except InputError:
@@ -159,23 +159,23 @@ def read_classes(document: Any, meta: Path, roles: Roles) -> tuple[Classes, Figu
     shapes: dict[str, str] = {}
     for number, record in enumerate(take(document, "classes", list, str(meta))):
         where = f"{meta}: classes[{number}]"
-        title, colour = take(record, "title", str, where), read_colour(record, where)
+        title, color = take(record, "title", str, where), read_color(record, where)
         check(title not in labels, f"{where} has the title {reprlib.repr(title)} of an earlier one; each needs its own")
         shapes[title] = take(record, "shape", str, where)
         if title.lower() in roles.neutral:
             labels[title] = IGNORE
         elif title.lower() in roles.background:
-            labels[title], palette[0] = 0, colour
+            labels[title], palette[0] = 0, color
         else:
             labels[title] = len(names)
             names.append(title)
-            palette.append(colour)
+            palette.append(color)
     check(len(names) > 1, f"{meta}: classes names no class besides background")
     check_names(names, str(meta))
     return Classes(tuple(names), tuple(palette)), FigureMasks(labels, shapes)
 
 
-def read_colour(record: Any, where: str) -> Colour:
+def read_color(record: Any, where: str) -> Color:
     text = take(record, "color", str, where)
     check(re.fullmatch("#[0-9a-fA-F]{6}", text) is not None, f"{where}: color {reprlib.repr(text)} must be #RRGGBB")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -26,7 +26,7 @@ from deeplab_jax.image.read import size_of
 
 IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
 MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
-WITHOUT = "prepare the builder anew without it"  # what to do about a picture that cannot be read
+WITHOUT = "prepare the builder anew without it"  # what to do about an image that cannot be read
 FEATURES = "features.json"  # every prepared version has one
 
 
@@ -37,7 +37,7 @@ class Masks:
     key: str  # of the feature
     classes: Classes
     ids: Mapping[int, int]  # every value a mask may hold -> class id or IGNORE
-    in_red: bool = False  # whether masks are colour pictures with the value in the red channel
+    in_red: bool = False  # whether masks are color images with the value in the red channel
     notes: tuple[str, ...] = ()  # what looks like a mistake
 
 
@@ -46,7 +46,7 @@ def with_palette(names: Iterable[str]) -> Classes:
     return Classes(names, default_palette(len(names)))
 
 
-_, _CITY_NAMES, _CITY_COLOURS = zip(*cityscapes.CLASSES, strict=True)
+_, _CITY_NAMES, _CITY_COLORS = zip(*cityscapes.CLASSES, strict=True)
 # scene_parse150 of TFDS has the masks of ADE20K's instances: red is the number of a thing, 0 for none, and green that
 # of the instance. These are the things in order, each by its place among the 150 classes of scene parsing, from 1.
 _THINGS = """
@@ -55,7 +55,7 @@ _THINGS = """
 121 122 124 125 126 127 128 130 131 133 134 135 136 137 138 139 140 143 144 145 147 148 149 150
 """
 KNOWN = {
-    "cityscapes": Masks("segmentation_label", Classes(_CITY_NAMES, _CITY_COLOURS), cityscapes.LABEL_IDS),
+    "cityscapes": Masks("segmentation_label", Classes(_CITY_NAMES, _CITY_COLORS), cityscapes.LABEL_IDS),
     "oxford_iiit_pet": Masks("segmentation_mask", with_palette(("pet", "background", "border")), {1: 0, 2: 1, 3: 2}),
     "scene_parse150": Masks(
         "annotation",
@@ -70,7 +70,7 @@ KNOWN = {
 class Records:
     """The examples of a split as they are stored. A copy in another process opens the shards anew."""
 
-    source: Any  # TFDS's data source of serialised examples
+    source: Any  # TFDS's data source of serialized examples
     features: Any  # TFDS's FeaturesDict of what is read of each
     place: str  # the split and its folder, as messages name them
 
@@ -78,9 +78,9 @@ class Records:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Pictures as bytes of files and tensors as arrays, by key. Raises InputError for what cannot be read."""
+        """Images as bytes of files and tensors as arrays, by key. Raises InputError for what cannot be read."""
         skip = _import_tfds().decode.SkipDecoding
-        as_files = {key: skip() for key, feature in self.features.items() if _is_picture(feature)}
+        as_files = {key: skip() for key, feature in self.features.items() if _is_image(feature)}
         try:
             stored = self.features.deserialize_example_np(self.source[index], decoders=as_files)
             # A shard that was cut to its first block yields empty examples, and no error.
@@ -140,9 +140,9 @@ def open(root: Path, split: str, name: str) -> Prepared:
     """
     builder = open_builder(root, name)
     features = dict(builder.info.features.items())
-    pictured = [key for key, feature in features.items() if _is_picture(feature)]
-    colour = [key for key in pictured if key in IMAGES or features[key].shape[-1] == 3]
-    image = choose("image of 3 channels", colour, IMAGES, builder)
+    imaged = [key for key, feature in features.items() if _is_image(feature)]
+    color = [key for key in imaged if key in IMAGES or features[key].shape[-1] == 3]
+    image = choose("image of 3 channels", color, IMAGES, builder)
     if known := KNOWN.get(builder.info.name):
         key = choose("mask", [key for key in features if key == known.key], (known.key,), builder)
     else:
@@ -246,7 +246,7 @@ def gaps(values: Sequence[int]) -> tuple[str, ...]:
     if 2 * len(values) > max(values):
         return ()
     some = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
-    return (f"{len(values)} of the values 0 to {max(values)} are in masks: {some}; are they grey levels?",)
+    return (f"{len(values)} of the values 0 to {max(values)} are in masks: {some}; are they gray levels?",)
 
 
 @functools.cache
@@ -268,31 +268,31 @@ def values_of(folder: Path, key: str) -> tuple[int, ...]:
 
 def decode_image(data: bytes, place: str) -> np.ndarray:
     """(h, w, 3) uint8 RGB, turned upright by its EXIF tag."""
-    picture = read.turn_upright(read.decode(data, place, WITHOUT))
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        raise InputError(f"{place} has {picture.mode} pixels; prepare the builder anew with 8 bits a channel")
-    return read.as_rgb(picture)
+    image = read.turn_upright(read.decode(data, place, WITHOUT))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise InputError(f"{place} has {image.mode} pixels; prepare the builder anew with 8 bits a channel")
+    return read.as_rgb(image)
 
 
 def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndarray:
-    """(h, w) integers: of a tensor, or of a picture of one channel or with indices of a palette; or its red channel."""
+    """(h, w) integers: of a tensor, or of an image of one channel or with indices of a palette; or its red channel."""
     if isinstance(stored, np.ndarray):
         return stored.reshape(stored.shape[:2]).astype(np.int64)
-    picture = read.decode_mask(stored, place, WITHOUT)
-    if in_red and picture.mode == "RGB":
-        picture = picture.getchannel("R")
-    if picture.mode not in ("1", "L", "P", "I", "I;16"):
-        raise InputError(f"{place} is a {picture.mode} picture; prepare the builder anew with class ids in its masks")
-    return read.stored_values(picture, stored).astype(np.int64)
+    image = read.decode_mask(stored, place, WITHOUT)
+    if in_red and image.mode == "RGB":
+        image = image.getchannel("R")
+    if image.mode not in ("1", "L", "P", "I", "I;16"):
+        raise InputError(f"{place} is a {image.mode} image; prepare the builder anew with class ids in its masks")
+    return read.stored_values(image, stored).astype(np.int64)
 
 
-def _is_picture(feature: Any) -> bool:
+def _is_image(feature: Any) -> bool:
     return isinstance(feature, _import_tfds().features.Image)
 
 
 def _is_mask(feature: Any) -> bool:
     """Whether it holds one integer for every pixel."""
-    if not _is_picture(feature) and not isinstance(feature, _import_tfds().features.Tensor):
+    if not _is_image(feature) and not isinstance(feature, _import_tfds().features.Tensor):
         return False
     return (len(feature.shape) == 2 or feature.shape[2:] == (1,)) and np.dtype(feature.np_dtype).kind in "bui"
 

@@ -38,7 +38,7 @@ def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndar
 
     def run(images: np.ndarray) -> np.ndarray:
         count = len(images)
-        # One compilation for each power of two, not for each number of pictures.
+        # One compilation for each power of two, not for each number of images.
         fill = (1 << (count - 1).bit_length()) - count
         if fill:
             images = np.pad(images, [(0, fill), (0, 0), (0, 0), (0, 0)])
@@ -103,7 +103,7 @@ def save(folder: Path, model: DeepLab, classes: Classes, preprocess: PreprocessC
 
     if model.config.encoder.in_channels != 3:
         raise InputError(
-            f"a package takes RGB pictures, but this model takes {model.config.encoder.in_channels} channels"
+            f"a package takes RGB images, but this model takes {model.config.encoder.in_channels} channels"
         )
 
     def write_weights(folder: Path) -> None:

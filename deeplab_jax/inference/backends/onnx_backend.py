@@ -80,7 +80,7 @@ def providers_of(device: str | None, available: Sequence[str]) -> list[Any]:
 
 
 def check_signature(package: Package, session: Any) -> tuple[type, int]:
-    """The type of the network input, and its number of pictures or 0 where that is free.
+    """The type of the network input, and its number of images or 0 where that is free.
 
     Raises InputError unless the graph takes what the package says and gives logits.
     """
@@ -93,7 +93,7 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
     wanted = (None, None) if package.any_size else size
     if any(is_other(*pair) for pair in zip(sides, wanted, strict=True)):
         says = "not of any size" if package.any_size else f"but {package.size_from} says {size}"
-        raise InputError(f"{path} takes pictures of {sides}, {says}; export it with --dynamic-size for other sizes")
+        raise InputError(f"{path} takes images of {sides}, {says}; export it with --dynamic-size for other sizes")
     check(output.type in FLOATS, f"{path} must give logits first, as floats, not {output.type}")
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)

@@ -18,7 +18,7 @@ from deeplab_jax.package.folder import Package
 
 @dataclass(frozen=True)
 class Batches:
-    """How many pictures an engine takes at once."""
+    """How many images an engine takes at once."""
 
     least: int
     most: int

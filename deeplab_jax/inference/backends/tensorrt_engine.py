@@ -65,7 +65,7 @@ class Engine:
         least, most = limits(engine, self._input)
         check(
             least[0] <= batches.least and batches.most <= most[0],
-            f"{path} takes {least[0]} to {most[0]} pictures at once, but trt_config.json says {batches.least} to "
+            f"{path} takes {least[0]} to {most[0]} images at once, but trt_config.json says {batches.least} to "
             f"{batches.most}",
         )
         self._sides = least[2:], most[2:]
@@ -88,7 +88,7 @@ class Engine:
         least, most = self._sides
         fits = all(low <= side <= high for low, side, high in zip(least, size, most, strict=True))
         mend = "give another size=, or --size, or build it for more with --height and --width"
-        check(fits, f"{self._path} takes pictures of {least} to {most}, {says} {size}; {mend}")
+        check(fits, f"{self._path} takes images of {least} to {most}, {says} {size}; {mend}")
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """(b, 3, h, w) float32 to (b, K, h2, w2) float32 logits."""
@@ -98,7 +98,7 @@ class Engine:
         return np.concatenate([self._run(piece) for piece in pieces])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        # Where there are too few pictures, those of an earlier run fill the batch up.
+        # Where there are too few images, those of an earlier run fill the batch up.
         shape = (max(len(images), self._batches.least), *images.shape[1:])
         with self._lock:
             done(cuda.cudaSetDevice(DEVICE))

@@ -130,8 +130,8 @@ class LastPreActivationUnit(nnx.Module):
         self.convs = three(conv, cin, couts, 1, dilations)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
-        for normalise, conv in zip(self.norms, self.convs, strict=True):
-            x = conv(nnx.relu(normalise(x)))
+        for normalize, conv in zip(self.norms, self.convs, strict=True):
+            x = conv(nnx.relu(normalize(x)))
         return x
 
 

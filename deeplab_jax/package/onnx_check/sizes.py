@@ -1,7 +1,7 @@
 """Knows the size of every tensor of an ONNX graph before it runs, and refuses graphs where it does not.
 
 A file of a hundred bytes can ask for a terabyte: a constant of that shape, a huge padding, or forty concatenations that
-double each time. So the nodes are gone through with one picture's shapes, by the operators' own rules and with the
+double each time. So the nodes are gone through with one image's shapes, by the operators' own rules and with the
 values of the small tensors that shapes are computed from. `RULES` is also the list of operators that may run.
 """
 
@@ -17,7 +17,7 @@ from deeplab_jax.protobuf import Malformed
 MOST_LIVE = 1 << 27
 MOST_LIVE_PER_INPUT = 64
 MOST_INPUT = 1 << 28
-MOST_OPERATIONS = 10**13  # products of a picture: some five times those of a large DeepLab on a street scene
+MOST_OPERATIONS = 10**13  # products of an image: some five times those of a large DeepLab on a street scene
 
 
 def check_sizes(

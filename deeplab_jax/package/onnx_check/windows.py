@@ -10,7 +10,7 @@ from deeplab_jax.package.onnx_check.graph import Node, Shape, axis, fits, flag, 
 
 
 def per_channel(node: Node, inputs: Sequence[Any]) -> list[Shape]:
-    """A normalisation, whose other inputs have one value a channel."""
+    """A normalization, whose other inputs have one value a channel."""
     channels = inputs[0].shape[1]
     fits(not flag(node, "training_mode"), "it trains")
     fits(all(tensor.shape == (channels,) for tensor in inputs[1:]), f"its weights are not {channels} each")
@@ -18,11 +18,11 @@ def per_channel(node: Node, inputs: Sequence[Any]) -> list[Shape]:
 
 
 def layer_norm(node: Node, inputs: Sequence[Any]) -> list[Shape]:
-    """A normalisation over all sides from an axis on, whose other inputs have their shape."""
+    """A normalization over all sides from an axis on, whose other inputs have their shape."""
     shape = inputs[0].shape
-    normalised = shape[axis(node.attributes.get("axis", -1), len(shape)) :]
+    normalized = shape[axis(node.attributes.get("axis", -1), len(shape)) :]
     fits(len(node.outputs) == 1, "it gives means and deviations too")
-    fits(all(tensor.shape == normalised for tensor in inputs[1:]), f"its weights are not {normalised} each")
+    fits(all(tensor.shape == normalized for tensor in inputs[1:]), f"its weights are not {normalized} each")
     return [shape]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and predictions beside the truth."""
+"""Images of a run: its curves, and predictions beside the truth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def make_curves(records: list[dict]) -> "Figure":
 
 
 def beside_truth(found: Validation, classes: Classes) -> list[np.ndarray]:
-    """For every picture of a validation (h, w, 3) uint8 RGB: itself, the truth on it, and what is predicted."""
+    """For every image of a validation (h, w, 3) uint8 RGB: itself, the truth on it, and what is predicted."""
     height, width = found.truth.shape[1:]
     scale = min(PANEL / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)

@@ -69,7 +69,7 @@ class Tracker:
             self.say(f"step {step} of {self._steps}: {shown}")
 
     def validate(self, step: int, found: Validation) -> None:
-        """Figures and pictures of a validation; its time does not count against images/s."""
+        """Figures and images of a validation; its time does not count against images/s."""
         result = found.scores
         figures = {
             "loss": found.loss,

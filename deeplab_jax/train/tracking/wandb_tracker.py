@@ -1,4 +1,4 @@
-"""Figures and pictures of a run in Weights & Biases, for those who ask for it."""
+"""Figures and images of a run in Weights & Biases, for those who ask for it."""
 
 import uuid
 from pathlib import Path
@@ -34,13 +34,13 @@ class WeightsAndBiases:
             raise InputError(
                 f"train.wandb={config.train.wandb}: {first_line(error)}; run `wandb login`, or set WANDB_MODE=offline"
             ) from None
-        self._picture = wandb.Image
+        self._image = wandb.Image
 
     def log(self, step: int, figures: dict[str, Any]) -> None:
         self._run.log(figures, step=step)
 
-    def show(self, step: int, name: str, pictures: list[np.ndarray]) -> None:
-        self._run.log({name: [self._picture(picture) for picture in pictures]}, step=step)
+    def show(self, step: int, name: str, images: list[np.ndarray]) -> None:
+        self._run.log({name: [self._image(image) for image in images]}, step=step)
 
     def close(self, exit_code: int) -> None:
         self._run.finish(exit_code=exit_code)

@@ -51,7 +51,7 @@ class Converted:
     def summary(self) -> list[str]:
         """What was converted, line by line."""
         config, aspp = self.model.config, self.model.config.aspp
-        rates = f"rates {', '.join(map(str, aspp.rates))}" if aspp.rates else "no atrous branches"
+        rates = f"rates {', '.join(map(str, aspp.atrous_rates))}" if aspp.atrous_rates else "no atrous branches"
         what = f"DeepLabV3{'+' if config.decoder else ''} with {self.encoder}, {config.num_classes} classes"
         count = sum(not name.endswith("num_batches_tracked") for name in self.weights)
         where = f" of {plain(self.key)}" if self.key else ""
@@ -147,7 +147,7 @@ def from_tf(path: Path, options: Options) -> Converted:
     if isinstance(config.aspp, DPCConfig):
         tf_deeplab.check_cell(config.aspp, found.cell)
     model = tf_deeplab.from_variables(variables, config)
-    atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.rates)
+    atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.atrous_rates)
     assumed = defaults_taken(
         output_stride=stride,
         atrous_rates=rates if atrous else (),

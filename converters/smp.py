@@ -18,8 +18,8 @@ PRESETS = {"DeepLabV3": presets.smp_deeplabv3, "DeepLabV3Plus": presets.smp_deep
 def aspp(prefix: str, branches: int) -> mapping.Rules:
     """The pyramid's branches in smp's order: 1x1, the atrous ones, image pooling."""
     return (
-        ("aspp.point.conv", f"{prefix}.convs.0.0"),
-        ("aspp.point.norm", f"{prefix}.convs.0.1"),
+        ("aspp.conv1x1.conv", f"{prefix}.convs.0.0"),
+        ("aspp.conv1x1.norm", f"{prefix}.convs.0.1"),
         ("aspp.atrous.{i}.conv", f"{prefix}.convs.{{i+1}}.0"),
         ("aspp.atrous.{i}.conv.depthwise", f"{prefix}.convs.{{i+1}}.0.0"),
         ("aspp.atrous.{i}.conv.pointwise", f"{prefix}.convs.{{i+1}}.0.1"),
@@ -41,8 +41,8 @@ V3PLUS_HEAD = (
     ("aspp.refine.conv.depthwise", "decoder.aspp.1.0"),
     ("aspp.refine.conv.pointwise", "decoder.aspp.1.1"),
     ("aspp.refine.norm", "decoder.aspp.2"),
-    ("decoder.reduce.conv", "decoder.block1.0"),
-    ("decoder.reduce.norm", "decoder.block1.1"),
+    ("decoder.low_level_proj.conv", "decoder.block1.0"),
+    ("decoder.low_level_proj.norm", "decoder.block1.1"),
     ("decoder.fuse.0.conv.depthwise", "decoder.block2.0.0"),
     ("decoder.fuse.0.conv.pointwise", "decoder.block2.0.1"),
     ("decoder.fuse.0.norm", "decoder.block2.1"),
@@ -54,7 +54,7 @@ def names(config: ModelConfig) -> mapping.Rules:
     """Our module names and smp's. Raises InputError where smp cannot build this model."""
     prefix = "encoder.model." if encoder_name(config).startswith("tu-") else "encoder."
     encoder = torch_encoders.names(config.encoder, prefix, flat=True)
-    branches = len(config.aspp.rates)
+    branches = len(config.aspp.atrous_rates)
     if config.decoder:
         return *encoder, *aspp("decoder.aspp.0", branches), *V3PLUS_HEAD
     return *encoder, *aspp("decoder.aspp", branches), *V3_HEAD
@@ -83,7 +83,7 @@ def encoder_name(config: ModelConfig) -> str:
     aspp, stride = config.aspp, config.encoder.output_stride
     preset = PRESETS["DeepLabV3Plus" if config.decoder else "DeepLabV3"]
     for name in presets.SMP_ENCODERS:
-        if not isinstance(aspp, ASPPConfig) or len(aspp.rates) != BRANCHES or stride not in (8, 16):
+        if not isinstance(aspp, ASPPConfig) or len(aspp.atrous_rates) != BRANCHES or stride not in (8, 16):
             break
         theirs = preset(
             name,
@@ -91,7 +91,7 @@ def encoder_name(config: ModelConfig) -> str:
             stride,
             in_channels=config.encoder.in_channels,
             decoder_channels=aspp.channels,
-            decoder_atrous_rates=aspp.rates,
+            decoder_atrous_rates=aspp.atrous_rates,
             decoder_aspp_separable=aspp.branches != "dense",
             decoder_aspp_dropout=aspp.dropout,
         )

@@ -62,8 +62,8 @@ def xception(config: XceptionConfig) -> mapping.Rules:
     ]
     for index, flow in enumerate(flows):
         unit = f"{scope}/{flow}/xception_module"
-        table += separable(f"encoder.units.{index}.convs.{{j}}", f"{unit}/separable_conv{{j+1}}")
-        table += convolution(f"encoder.units.{index}.shortcut", f"{unit}/shortcut")
+        table += separable(f"encoder.blocks.{index}.convs.{{j}}", f"{unit}/separable_conv{{j+1}}")
+        table += convolution(f"encoder.blocks.{index}.shortcut", f"{unit}/shortcut")
     return table
 
 
@@ -71,13 +71,13 @@ def mobilenet_v2(config: MobileNetV2Config) -> mapping.Rules:
     first, unit = "MobilenetV2/expanded_conv", "MobilenetV2/expanded_conv_{i}"
     return (
         *convolution("encoder.stem", "MobilenetV2/Conv"),
-        ("encoder.units.0.depthwise", f"{first}/depthwise"),
-        ("encoder.units.0.depthwise_norm", f"{first}/depthwise/BatchNorm"),
-        *convolution("encoder.units.0.project", f"{first}/project"),
-        *convolution("encoder.units.{i}.expand", f"{unit}/expand"),
-        ("encoder.units.{i}.depthwise", f"{unit}/depthwise"),
-        ("encoder.units.{i}.depthwise_norm", f"{unit}/depthwise/BatchNorm"),
-        *convolution("encoder.units.{i}.project", f"{unit}/project"),
+        ("encoder.blocks.0.depthwise", f"{first}/depthwise"),
+        ("encoder.blocks.0.depthwise_norm", f"{first}/depthwise/BatchNorm"),
+        *convolution("encoder.blocks.0.project", f"{first}/project"),
+        *convolution("encoder.blocks.{i}.expand", f"{unit}/expand"),
+        ("encoder.blocks.{i}.depthwise", f"{unit}/depthwise"),
+        ("encoder.blocks.{i}.depthwise_norm", f"{unit}/depthwise/BatchNorm"),
+        *convolution("encoder.blocks.{i}.project", f"{unit}/project"),
     )
 
 
@@ -85,10 +85,10 @@ ENCODERS = {ResNetConfig: resnet, XceptionConfig: xception, MobileNetV2Config: m
 
 HEAD = (
     *convolution("aspp.pool", "image_pooling"),
-    *convolution("aspp.point", "aspp0"),
+    *convolution("aspp.conv1x1", "aspp0"),
     *separable("aspp.atrous.{i}", "aspp{i+1}"),
     *convolution("aspp.project", "concat_projection"),
-    *convolution("decoder.reduce", "decoder/feature_projection0"),
+    *convolution("decoder.low_level_proj", "decoder/feature_projection0"),
     *separable("decoder.fuse.{i}", "decoder/decoder_conv{i}"),
     ("classifier", "logits/semantic"),
 )
@@ -136,7 +136,7 @@ def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
 def model_variant(config: ModelConfig) -> str:
     """What research/deeplab calls the encoder. Raises InputError where it cannot build this model."""
     encoder, aspp, decoder = config.encoder, config.aspp, config.decoder
-    kinds = [aspp.branches] if isinstance(aspp, ASPPConfig) and aspp.rates else []
+    kinds = [aspp.branches] if isinstance(aspp, ASPPConfig) and aspp.atrous_rates else []
     kinds += [decoder.fuse] if decoder else []
     for name, theirs in presets.TF_ENCODERS.items():
         if type(theirs) is not type(encoder) or encoder.output_stride == 32:
@@ -150,7 +150,7 @@ def model_variant(config: ModelConfig) -> str:
             name,
             config.num_classes,
             encoder.output_stride,
-            atrous_rates=aspp.rates if isinstance(aspp, ASPPConfig) else None,
+            atrous_rates=aspp.atrous_rates if isinstance(aspp, ASPPConfig) else None,
             decoder=decoder is not None,
             dense_prediction_cell=isinstance(aspp, DPCConfig),
             separable="dense" not in kinds,
@@ -273,9 +273,9 @@ def recorded(rates: Mapping[str, tuple[int, int]]) -> Dilations:
 
 def check_cell(config: DPCConfig, found: tuple[tuple[int, int], ...] | None) -> None:
     """Raises InputError where a graph's dense prediction cell has other rates than the published one."""
-    if found not in (None, config.rates):
+    if found not in (None, config.atrous_rates):
         raise InputError(
-            f"the dense prediction cell has the rates {found}; only the published {config.rates} are known"
+            f"the dense prediction cell has the rates {found}; only the published {config.atrous_rates} are known"
         )
 
 

@@ -65,7 +65,7 @@ def check_settings(config: ModelConfig, settings: Collection[Setting]) -> None:
     """Raises InputError where a file records another output stride, or other rates, than torchvision's models have."""
     kinds = {
         "encoder_output_stride": (integer, config.encoder.output_stride),
-        "decoder_atrous_rates": (integers, config.aspp.rates),
+        "decoder_atrous_rates": (integers, config.aspp.atrous_rates),
     }
     for setting in settings:
         read, ours = kinds.get(setting.name, (lambda _: None, None))

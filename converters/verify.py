@@ -150,7 +150,7 @@ def smp_peer(model: DeepLab) -> tuple[DeepLab, Peer]:
         in_channels=config.encoder.in_channels,
         classes=config.num_classes,
         decoder_channels=config.aspp.channels,
-        decoder_atrous_rates=config.aspp.rates,
+        decoder_atrous_rates=config.aspp.atrous_rates,
         decoder_aspp_separable=isinstance(config.aspp, ASPPConfig) and config.aspp.branches != "dense",
     )
     return model, Peer(module, module, smp.names(config))

@@ -118,7 +118,7 @@ class LossConfig:
     class_weights: tuple[float, ...] = ()
     balance: bool = False  # class weights from the pixel counts of the training set, rare classes weighing more
     label_smoothing: float = 0.0  # of cross-entropy: share of the truth that is spread over all classes
-    hard_pixels: float = 1.0  # of cross-entropy: share of an image's valid pixels that count, those of largest loss
+    ohem_fraction: float = 1.0  # of cross-entropy: share of an image's valid pixels that count, those of largest loss
     focal_gamma: float = 2.0  # how much less the focal loss counts pixels that are nearly right
 
     def __post_init__(self):
@@ -131,11 +131,11 @@ class LossConfig:
         check(not self.class_weights or any(self.class_weights), "class_weights are all 0; give one class a weight")
         check(not (self.class_weights and self.balance), "give either class_weights or balance, not both")
         check(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must be 0 to below 1")
-        check(0 < self.hard_pixels <= 1, f"hard_pixels={self.hard_pixels} must be above 0, to 1")
+        check(0 < self.ohem_fraction <= 1, f"ohem_fraction={self.ohem_fraction} must be above 0, to 1")
 
 
 @dataclass(frozen=True)
-class StartConfig:
+class InitConfig:
     """What a run starts from."""
 
     package: Path | None = None  # a JAX package, or none: random weights
@@ -144,7 +144,7 @@ class StartConfig:
 
     def __post_init__(self):
         needed = self.package is not None or self.mode == "transfer_learning"
-        check(needed, f"mode={self.mode} needs the package whose weights to take; give start.package")
+        check(needed, f"mode={self.mode} needs the package whose weights to take; give init.package")
 
 
 @dataclass(frozen=True)
@@ -152,28 +152,31 @@ class OptimConfig:
     """From gradients to new weights."""
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = 0.01  # the largest of the run
+    lr: float = 0.01  # the largest of the run
     schedule: Literal["poly", "cosine", "constant"] = "poly"  # how it falls; poly: (1 - done) ** poly_power
     poly_power: float = 0.9
     warmup: int = 0  # updates over which the learning rate rises to its largest
     momentum: float = 0.9  # of sgd
     weight_decay: float = 1e-4  # of convolution kernels only; L2, with adamw decoupled from the gradient
-    encoder_factor: float = 1.0  # on the encoder's learning rate
-    clip_norm: float | None = None  # gradients are scaled down to this norm, over all weights
-    accumulate: int = 1  # steps whose gradients are averaged for one update
-    average: float = 0.0  # decay of the moving average of weights that is evaluated and packaged; 0: none
+    encoder_lr_scale: float = 1.0  # on the encoder's learning rate
+    grad_clip_norm: float | None = None  # gradients are scaled down to this norm, over all weights
+    grad_accum_steps: int = 1  # steps whose gradients are averaged for one update
+    ema_decay: float = 0.0  # decay of the moving average of weights that is evaluated and packaged; 0: none
     freeze_encoder: bool = False  # its weights and BatchNorm statistics stay as they are
     freeze_norms: bool = False  # scale, bias and statistics of every BatchNorm stay as they are
 
     def __post_init__(self):
         check_finite(self)
-        check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be positive")
-        for name in ("momentum", "average"):
+        check(self.lr > 0, f"lr={self.lr} must be positive")
+        for name in ("momentum", "ema_decay"):
             check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)} must be 0 to below 1")
-        for name in ("poly_power", "warmup", "weight_decay", "encoder_factor"):
+        for name in ("poly_power", "warmup", "weight_decay", "encoder_lr_scale"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
-        check(self.clip_norm is None or self.clip_norm > 0, f"clip_norm={self.clip_norm} must be positive")
-        check(self.accumulate >= 1, f"accumulate={self.accumulate} must be at least 1")
+        check(
+            self.grad_clip_norm is None or self.grad_clip_norm > 0,
+            f"grad_clip_norm={self.grad_clip_norm} must be positive",
+        )
+        check(self.grad_accum_steps >= 1, f"grad_accum_steps={self.grad_accum_steps} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,8 @@ class TrainConfig:
     epochs: float | None = None  # instead of steps; the last batch of an epoch is filled from the next one
     batch_size: int = 16  # global, over all devices
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions; weights, statistics and loss stay float32
-    space: int = 1  # devices that share an image, each some of its rows: for images too large for one
-    rematerialize: bool = False  # compute features again in the backward pass: slower, with far less memory
+    spatial_shards: int = 1  # devices that share an image, each some of its rows: for images too large for one
+    remat: bool = False  # compute features again in the backward pass: slower, with far less memory
     log_every: int = 10  # steps
     validate_every: int = 500  # steps; also at the last one
     validate_epochs: float | None = None  # instead of validate_every; 0.25: four times an epoch
@@ -194,7 +197,7 @@ class TrainConfig:
     wandb: str | None = None  # a project of Weights & Biases, which gets the figures and images too
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "space", "log_every", "validate_every", "save_every"):
+        for name in ("steps", "batch_size", "spatial_shards", "log_every", "validate_every", "save_every"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("epochs", "validate_epochs", "patience"):
             value = getattr(self, name)
@@ -212,7 +215,7 @@ class Experiment:
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
-    start: StartConfig = StartConfig()
+    init: InitConfig = InitConfig()
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self):

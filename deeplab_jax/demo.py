@@ -46,7 +46,7 @@ def demo_experiment(root: Path) -> Experiment:
         preprocess=PreprocessConfig(size=(SIZE, SIZE)),
         augment=AugmentConfig(crop=(SIZE, SIZE), scale=(0.8, 1.3)),
         loss=LossConfig(dice=2.0),
-        optim=OptimConfig(learning_rate=0.1, warmup=10, average=0.95),
+        optim=OptimConfig(lr=0.1, warmup=10, ema_decay=0.95),
         train=TrainConfig(steps=400, batch_size=batch_size, validate_every=100, save_every=100),
     )
 

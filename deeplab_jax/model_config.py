@@ -8,8 +8,8 @@ from deeplab_jax.errors import check, check_finite
 
 # A separable convolution is a depthwise 3x3, then a pointwise 1x1; in the last kind BatchNorm and ReLU lie between.
 ConvKind = Literal["dense", "separable", "separable-norm-relu"]
-# Where dilation replaces a stride: does the unit that would have strided dilate too, or only what comes after it?
-DilationRule = Literal["whole-stage", "after-strided-unit"]
+# Where dilation replaces a stride: does the block that would have strided dilate too, or only what comes after it?
+DilationRule = Literal["whole-stage", "after-strided-block"]
 OutputStride = Literal[8, 16, 32]  # input pixels per pixel of the encoder's last feature map
 # Of strided 3x3 windows: (1, 1), as in PyTorch; or TensorFlow's "SAME", which is (0, 1) where the size is even.
 Padding = Literal["symmetric", "same"]
@@ -19,8 +19,8 @@ Padding = Literal["symmetric", "same"]
 class ResNetConfig:
     """ResNet and ResNeXt (arXiv:1512.03385, arXiv:1611.05431); the stride of a bottleneck sits on its 3x3."""
 
-    blocks: tuple[int, int, int, int]  # residual units in each of the four stages
-    bottleneck: bool  # True: 1x1-3x3-1x1 units; False: 3x3-3x3
+    blocks: tuple[int, int, int, int]  # residual blocks in each of the four stages
+    bottleneck: bool  # True: 1x1-3x3-1x1 blocks; False: 3x3-3x3
     output_stride: OutputStride
     dilation_rule: DilationRule
     in_channels: int = 3
@@ -29,43 +29,43 @@ class ResNetConfig:
     group_width: int = 64  # its channels in one group at stage 1, for a width of 64
     deep_stem: tuple[int, ...] = ()  # channels of the 3x3 convolutions that replace the stem's 7x7
     pool_padding: Padding = "symmetric"  # of the stem's max-pool
-    stride_unit: Literal["first", "last"] = "first"  # "last": a stage ends, instead of begins, with its stride
+    stride_block: Literal["first", "last"] = "first"  # "last": a stage ends, instead of begins, with its stride
     low_level: Literal["stage", "residual"] = "stage"  # output of stage 1; or its last residual before any addition
-    multi_grid: tuple[int, ...] = ()  # factor on the dilation of every unit of the last stage
+    multi_grid: tuple[int, ...] = ()  # factor on the dilation of every block of the last stage
     epsilon: float = 1e-5  # of BatchNorm
     kind: Literal["resnet"] = "resnet"
 
     def __post_init__(self):
         check_encoder(self)
         check(
-            all(1 <= units <= 1000 for units in self.blocks), f"blocks={self.blocks} must be 1 to 1000 in every stage"
+            all(1 <= blocks <= 1000 for blocks in self.blocks), f"blocks={self.blocks} must be 1 to 1000 in every stage"
         )
         check(min(self.width, self.groups, self.group_width) >= 1, "width, groups and group_width must be at least 1")
         inner = self.width * self.group_width // 64
         check(inner >= 1, f"width={self.width} and group_width={self.group_width} leave a bottleneck no channels")
-        check(self.bottleneck or self.groups == 1, f"groups={self.groups} needs bottleneck units")
+        check(self.bottleneck or self.groups == 1, f"groups={self.groups} needs bottleneck blocks")
         check_channels("deep_stem", self.deep_stem)
         check_channels("multi_grid", self.multi_grid)
         fits = len(self.multi_grid) in (0, self.blocks[-1])
         check(fits, f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}")
         residual = self.low_level == "stage" or self.blocks[0] >= 2
-        check(residual, 'low_level="residual" is taken before the last unit of stage 1, which has only one')
+        check(residual, 'low_level="residual" is taken before the last block of stage 1, which has only one')
 
 
 @dataclass(frozen=True)
 class XceptionConfig:
-    """Aligned Xception (arXiv:1802.02611, figure 4): units of three separable convolutions."""
+    """Aligned Xception (arXiv:1802.02611, figure 4): blocks of three separable convolutions."""
 
-    entry: tuple[tuple[int, int], ...]  # channels and stride of every unit of the entry flow
-    middle: int  # units of the middle flow, as wide as the entry flow's last
+    entry: tuple[tuple[int, int], ...]  # channels and stride of every block of the entry flow
+    middle: int  # blocks of the middle flow, as wide as the entry flow's last
     output_stride: OutputStride
-    low_level: Literal["before-relu", "after-relu"]  # input of the third convolution in the last unit at stride 4
+    low_level: Literal["before-relu", "after-relu"]  # input of the third convolution in the last block at stride 4
     pre_activation: bool = False  # BatchNorm and ReLU before every convolution, none after
-    keeps_projections: bool = False  # a unit whose stride was replaced keeps its 1x1 shortcut where it could do without
+    keeps_projections: bool = False  # a block whose stride was replaced keeps the 1x1 shortcut that it could spare
     in_channels: int = 3
     stem: tuple[int, int] = (32, 64)  # channels of the two 3x3 convolutions
     exit: tuple[tuple[int, int, int], tuple[int, int, int]] = ((728, 1024, 1024), (1536, 1536, 2048))
-    multi_grid: tuple[int, ...] = ()  # factor on the dilation of each of the last unit's three convolutions
+    multi_grid: tuple[int, ...] = ()  # factor on the dilation of each of the last block's three convolutions
     epsilon: float = 1e-3  # of BatchNorm
     kind: Literal["xception"] = "xception"
 
@@ -85,10 +85,10 @@ class XceptionConfig:
 class MobileNetV2Config:
     """MobileNetV2 (arXiv:1801.04381)."""
 
-    stages: tuple[tuple[int, int, int, int], ...]  # expansion, channels, units and stride, as in table 2
+    stages: tuple[tuple[int, int, int, int], ...]  # expansion, channels, blocks and stride, as in table 2
     output_stride: OutputStride
     dilation_rule: DilationRule
-    low_level: Literal["unit", "expansion"]  # output of the last unit at stride 4; or its depthwise convolution's
+    low_level: Literal["block", "expansion"]  # output of the last block at stride 4; or its depthwise convolution's
     head: int | None  # channels of a last 1x1 convolution, or none
     stem: int = 32  # channels of the first convolution
     padding: Padding = "symmetric"
@@ -99,7 +99,7 @@ class MobileNetV2Config:
     def __post_init__(self):
         check_encoder(self)
         check(all(min(stage) >= 1 for stage in self.stages), f"stages={self.stages} must be at least 1")
-        check(all(stage[2] <= 1000 for stage in self.stages), f"stages={self.stages} must have at most 1000 units")
+        check(all(stage[2] <= 1000 for stage in self.stages), f"stages={self.stages} must have at most 1000 blocks")
         strides = [stage[3] for stage in self.stages]
         check(strides.count(2) == 4 and set(strides) <= {1, 2}, f"stages={self.stages} must stride by 2 four times")
         check_channels("stem", [self.stem])
@@ -135,7 +135,7 @@ def check_encoder(config: EncoderConfig) -> None:
 class ASPPConfig:
     """Atrous spatial pyramid pooling (arXiv:1706.05587, section 3.3)."""
 
-    rates: tuple[int, ...] = (12, 24, 36)
+    atrous_rates: tuple[int, ...] = (12, 24, 36)
     channels: int = 256  # of every branch and of the result
     branches: ConvKind = "dense"  # the 3x3 atrous convolutions
     refine: ConvKind | None = "dense"  # the 3x3 convolution after the projection
@@ -146,7 +146,10 @@ class ASPPConfig:
 
     def __post_init__(self):
         check_part(self)
-        check(all(1 <= rate <= MOST for rate in self.rates), f"rates={self.rates} must be 1 to {MOST}")
+        check(
+            all(1 <= rate <= MOST for rate in self.atrous_rates),
+            f"atrous_rates={self.atrous_rates} must be 1 to {MOST}",
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class DPCConfig:
     """A dense prediction cell (arXiv:1809.04184): separable 3x3 convolutions that read the encoder or one another."""
 
     inputs: tuple[int, ...]  # for every branch the number of the branch it reads; -1: the encoder
-    rates: tuple[tuple[int, int], ...]  # its dilation, vertical and horizontal
+    atrous_rates: tuple[tuple[int, int], ...]  # its dilation, vertical and horizontal
     channels: int = 256  # of every branch and of the result
     dropout: float = 0.1  # before the projection, while training
     epsilon: float = 1e-5
@@ -162,11 +165,14 @@ class DPCConfig:
 
     def __post_init__(self):
         check_part(self)
-        check(len(self.inputs) == len(self.rates) >= 1, "inputs and rates must name the same branches, at least one")
+        check(
+            len(self.inputs) == len(self.atrous_rates) >= 1,
+            "inputs and atrous_rates must name the same branches, at least one",
+        )
         known = all(-1 <= source < branch for branch, source in enumerate(self.inputs))
         check(known, f"inputs={self.inputs} must name the encoder, -1, or earlier branches")
-        within = all(1 <= step <= MOST for rate in self.rates for step in rate)
-        check(within, f"rates={self.rates} must be 1 to {MOST}")
+        within = all(1 <= step <= MOST for rate in self.atrous_rates for step in rate)
+        check(within, f"atrous_rates={self.atrous_rates} must be 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class AuxHeadConfig:
-    """A second classifier on the encoder's middle features, for an auxiliary loss while training."""
+    """A second classifier on the encoder's features before the last stage, for an auxiliary loss while training."""
 
     channels: int = 256  # of its 3x3 convolution
     dropout: float = 0.1

@@ -79,7 +79,7 @@ def tiny_config() -> ModelConfig:
     return ModelConfig(
         num_classes=len(CLASS_NAMES),
         encoder=ResNetConfig((1, 1, 1, 1), bottleneck=False, output_stride=16, dilation_rule="whole-stage", width=8),
-        aspp=ASPPConfig(rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
+        aspp=ASPPConfig(atrous_rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
         decoder=DecoderConfig(low_level_channels=8, channels=16),
         aux_head=AuxHeadConfig(channels=8),
     )
@@ -113,7 +113,7 @@ def tiny_experiment(tiny_config, shapes_folder) -> Experiment:
         data=DataConfig(root=shapes_folder, format="folder", threads=2),
         preprocess=PreprocessConfig(size=(48, 48)),
         augment=AugmentConfig(crop=(32, 40)),
-        optim=OptimConfig(learning_rate=0.05),
+        optim=OptimConfig(lr=0.05),
         train=TrainConfig(steps=12, batch_size=8, log_every=1, validate_every=6, save_every=3),
     )
 
@@ -180,7 +180,7 @@ def changed(experiment: Experiment, **fields) -> Experiment:
 @pytest.fixture(scope="session")
 def onnx_package(tiny_package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packages") / "onnx"
-    from converters.export.onnx.onnx_package import export
+    from converters.export.onnx_graph.onnx_package import export
 
     export(tiny_package, folder)
     return folder

@@ -36,7 +36,7 @@ def test_presets_round_trip(config):
             {"aspp": {"kind": "aspp", "branches": "thick"}},
             r"config.aspp.branches: must be one of \['dense', 'separable', 'separable-norm-relu'\], not 'thick'",
         ),
-        ({"aspp": {"kind": "aspp", "rates": 3}}, "config.aspp.rates: must be a list of"),
+        ({"aspp": {"kind": "aspp", "atrous_rates": 3}}, "config.aspp.atrous_rates: must be a list of"),
     ],
 )
 def test_faults_name_the_field(tiny_config, change, message):
@@ -83,7 +83,7 @@ UNFIT = {
     r"train.batch_size: must be of type int, not 4.0": part("train", batch_size=4.0),
     r"train.steps: must be of type int, not 1.5": part("train", steps=1.5),
     r"seed=1180591620717411303424 must be 0 to below 2\^32": part("train", seed=2**70),
-    r"start.package: must be of type Path": part("start", package=3),
+    r"init.package: must be of type Path": part("init", package=3),
 }
 
 
@@ -97,5 +97,5 @@ def test_what_does_not_fit_together_is_one_line_when_it_is_put_together(tiny_exp
 def test_lists_and_texts_in_an_experiment_become_what_they_stand_for(tiny_experiment, as_outside_of_tests):
     data = replace(tiny_experiment.data, root=str(tiny_experiment.data.root))
     preprocess = replace(tiny_experiment.preprocess, size=[48, 48])
-    optim = replace(tiny_experiment.optim, learning_rate=np.float64(0.05))
+    optim = replace(tiny_experiment.optim, lr=np.float64(0.05))
     assert replace(tiny_experiment, data=data, preprocess=preprocess, optim=optim) == tiny_experiment

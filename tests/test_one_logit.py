@@ -17,7 +17,7 @@ from conftest import blank_model, changed, random_images, randomize_statistics, 
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.cli.main import main
-from deeplab_jax.config import LossConfig, PreprocessConfig, StartConfig
+from deeplab_jax.config import InitConfig, LossConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Files, Sample
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
@@ -61,7 +61,7 @@ def config(tiny_config):
 @pytest.fixture(scope="module")
 def packages(config, tmp_path_factory):
     """Of an untrained model that takes about half of the pixels for foreground, for JAX and for ONNX Runtime."""
-    from converters.export.onnx.onnx_package import export
+    from converters.export.onnx_graph.onnx_package import export
 
     folder, model = tmp_path_factory.mktemp("one"), randomize_statistics(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(2, 49, 65, 3)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_a_training_file_of_supervisely_s_keeps_the_one_logit(config, tmp_path):
         (tmp_path / f"ds/ann/{number}.png.json").write_text(json.dumps(document))
     (tmp_path / "training.json").write_text('{"weights_init_type": "continue_training"}')
     package = save(tmp_path / "package", blank_model(config))
-    given = ["--data.root", str(tmp_path), "--start.package", str(package)]
+    given = ["--data.root", str(tmp_path), "--init.package", str(package)]
     assert load_experiment(tmp_path / "training.json", given).model.num_classes == 1
 
 
@@ -154,9 +154,9 @@ MISFITS = {
     "one class": (classes_called("cell"), {}, "has one class; segmentation needs two, such as background and cell"),
     "three classes": (classes_called("background", "a", "b"), {}, "has 3 classes but the model 1; set num_classes=3"),
     "three weights": (None, {"loss": LossConfig(class_weights=(1.0, 2.0, 3.0))}, "3 loss.class_weights but 2 classes"),
-    "another class": (None, {"start": "roof"}, "class 1 is 'cell' in the data set but 'roof' in .*transfer_learning"),
-    "two logits": (None, {"start": "two"}, "gives 2 logits but the model here 1; to continue .* set num_classes=2"),
-    "no package": (None, {"start": "absent"}, "absent does not exist"),
+    "another class": (None, {"init": "roof"}, "class 1 is 'cell' in the data set but 'roof' in .*transfer_learning"),
+    "two logits": (None, {"init": "two"}, "gives 2 logits but the model here 1; to continue .* set num_classes=2"),
+    "no package": (None, {"init": "absent"}, "absent does not exist"),
 }  # fmt: skip
 
 
@@ -166,13 +166,13 @@ def test_what_does_not_fit_is_said_before_a_file_is_decoded(case, experiment, ce
     root = shutil.copytree(cells, tmp_path / "data")
     if spoil:
         spoil(root)
-    if name := changes.get("start"):
+    if name := changes.get("init"):
         model, names = experiment.model, ("background", name)
         if name == "two":
             model, names = replace(model, num_classes=2), NAMES
         if name != "absent":
             save(tmp_path / name, blank_model(model), names)
-        changes = {"start": StartConfig(tmp_path / name, "continue_training")}
+        changes = {"init": InitConfig(tmp_path / name, "continue_training")}
     monkeypatch.setattr(Files, "__getitem__", lambda self, index: pytest.fail("a file is decoded"))
     with pytest.raises(InputError, match=message):
         train(replace(experiment, data=replace(experiment.data, root=root), **changes), tmp_path / "run")
@@ -249,9 +249,9 @@ def test_from_smp_through_training_and_back(deeplab, cells, tmp_path):
         "from deeplab_jax.models import presets\n"
         "config = Experiment(presets.smp_deeplabv3plus('resnet18', classes=1), preprocess=PreprocessConfig((48, 48)),\n"
         "    augment=AugmentConfig(crop=(48, 48)), train=TrainConfig(steps=2, batch_size=8),\n"
-        "    optim=OptimConfig(learning_rate=1e-3, freeze_norms=True))\n"
+        "    optim=OptimConfig(lr=1e-3, freeze_norms=True))\n"
     )
-    going_on = ("--start.package", tmp_path / "converted", "--start.mode", "continue_training")
+    going_on = ("--init.package", tmp_path / "converted", "--init.mode", "continue_training")
     said = deeplab("train", tmp_path / "experiment.py", "--data.root", cells, "--out", tmp_path / "run", *going_on)
     assert f"starting from the weights of {tmp_path / 'converted'}\n" in said  # and all of them
     deeplab("export", tmp_path / "run/package", "--to", "onnx", "torch", "--out", tmp_path / "exported")

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from converters.export import torch_package
-from converters.export.onnx import onnx_package
+from converters.export.onnx_graph import onnx_package
 from converters.export.source import read_source
-from converters.export.tensorrt import tensorrt_package
-from converters.export.tensorrt.tensorrt_package import Span
+from converters.export.tensorrt_engine import tensorrt_package
+from converters.export.tensorrt_engine.tensorrt_package import Span
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.errors import InputError, check
@@ -179,7 +179,7 @@ def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> A
     """The graph in the precision that is asked for."""
     if options.precision == "float32":
         return graph
-    from converters.export.onnx import precision
+    from converters.export.onnx_graph import precision
 
     inputs = network_inputs(package, options)
     if options.precision == "float16":
@@ -189,7 +189,7 @@ def reduce(graph: Any, package: Package, options: Options, symmetric: bool) -> A
 
 def sparing(graph: Any, package: Package, options: Options, symmetric: bool) -> Iterator[tuple[list[str], Any]]:
     """Parts of the network that stay in float32, more and more, what 8 bits spoil most first; each with its graph."""
-    from converters.export.onnx import precision, spare
+    from converters.export.onnx_graph import precision, spare
 
     def quantize(inputs: Iterable[np.ndarray], spared: Sequence[str]) -> Any:
         return precision.to_int8(graph, inputs, symmetric=symmetric, spared=spared)

@@ -74,7 +74,7 @@ def buildable_encoder(config: ModelConfig) -> str:
     usual = presets.smp_deeplabv3plus(name, config.num_classes, in_channels=config.encoder.in_channels)
     facts = {
         "output stride": lambda config: config.encoder.output_stride,
-        "atrous rates": lambda config: config.aspp.rates,
+        "atrous rates": lambda config: config.aspp.atrous_rates,
         "decoder channels": lambda config: config.aspp.channels,
         "3x3 convolutions in the pyramid": lambda config: config.aspp.branches,
     }

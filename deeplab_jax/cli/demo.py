@@ -11,7 +11,7 @@ def demo(out: Path = Path("deeplab-demo")) -> None:
     Args:
         out: folder for everything it makes; a demo that was interrupted goes on there.
     """
-    from converters.export.onnx.onnx_package import export as export_onnx
+    from converters.export.onnx_graph.onnx_package import export as export_onnx
     from deeplab_jax.demo import run_demo
 
     run_demo(out, export_onnx, say)

@@ -26,7 +26,7 @@ Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w
 
 
 @dataclass(frozen=True)
-class Part:
+class HostShard:
     """Of every batch: which of how many equal runs of images."""
 
     index: int = 0
@@ -35,22 +35,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """The images of one part, batch after batch; where the images end before a batch does, void ones."""
+    """The images of one shard, batch after batch; where the images end before a batch does, void ones."""
 
     images: Any  # by number
     length: int  # how many images there are
     void: Batch
     batch_size: int
     batches: range
-    part: Part
+    shard: HostShard
 
     def __len__(self) -> int:
-        return len(self.batches) * self.batch_size // self.part.count
+        return len(self.batches) * self.batch_size // self.shard.count
 
     def __getitem__(self, index: int) -> Batch:
-        share = self.batch_size // self.part.count
+        share = self.batch_size // self.shard.count
         batch, row = divmod(index, share)
-        number = self.batches[batch] * self.batch_size + self.part.index * share + row
+        number = self.batches[batch] * self.batch_size + self.shard.index * share + row
         return self.images[number] if number < self.length else self.void
 
 
@@ -61,20 +61,20 @@ def train_batches(
     steps: range,
     seed: int,
     config: DataConfig,
-    part: Part = Part(),
+    shard: HostShard = HostShard(),
 ) -> Generator[Batch]:
     """The batches of these steps, counted from 0. Epochs are shuffled anew and run into each other: none is short."""
     images = _fitted(grain.MapDataset.source(dataset).seed(seed).shuffle().repeat(), preprocess)
-    return _batches(Rows(images, len(images), _void(preprocess), batch_size, steps, part), config)
+    return _batches(Rows(images, len(images), _void(preprocess), batch_size, steps, shard), config)
 
 
 def eval_batches(
-    dataset: Dataset, preprocess: PreprocessConfig, batch_size: int, config: DataConfig, part: Part = Part()
+    dataset: Dataset, preprocess: PreprocessConfig, batch_size: int, config: DataConfig, shard: HostShard = HostShard()
 ) -> Generator[Batch]:
     """Every image once, in order. The last batch is filled up with images that are void all over."""
     images = _fitted(grain.MapDataset.source(dataset), preprocess)
     batches = range(-(-len(dataset) // batch_size))
-    return _batches(Rows(images, len(dataset), _void(preprocess), batch_size, batches, part), config)
+    return _batches(Rows(images, len(dataset), _void(preprocess), batch_size, batches, shard), config)
 
 
 def fit_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:
@@ -92,7 +92,7 @@ def _void(preprocess: PreprocessConfig) -> Batch:
 
 def _batches(rows: Rows, config: DataConfig) -> Generator[Batch]:
     """Read ahead by threads of this process, or by processes of their own, until it is closed."""
-    batches = grain.MapDataset.source(rows).batch(rows.batch_size // rows.part.count)
+    batches = grain.MapDataset.source(rows).batch(rows.batch_size // rows.shard.count)
     threads = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
     reading = batches.to_iter_dataset(threads)
     if not config.workers:

@@ -7,8 +7,6 @@ from jaxtyping import Array, Float
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import (
     ASPPConfig,
-    AuxHeadConfig,
-    DecoderConfig,
     DPCConfig,
     MobileNetV2Config,
     ModelConfig,
@@ -16,51 +14,16 @@ from deeplab_jax.model_config import (
     XceptionConfig,
 )
 from deeplab_jax.models.aspp import ASPP, DensePredictionCell
+from deeplab_jax.models.aux_head import AuxHead
+from deeplab_jax.models.decoder import Decoder
 from deeplab_jax.models.encoders.mobilenet_v2 import MobileNetV2
 from deeplab_jax.models.encoders.resnet import ResNet
 from deeplab_jax.models.encoders.xception import Xception
 from deeplab_jax.models.features import Features
-from deeplab_jax.models.layers import Conv, ConvNormReLU, resize_bilinear
+from deeplab_jax.models.layers import Conv, resize_bilinear
 
 ENCODERS = {ResNetConfig: ResNet, XceptionConfig: Xception, MobileNetV2Config: MobileNetV2}
 PYRAMIDS = {ASPPConfig: ASPP, DPCConfig: DensePredictionCell}
-
-
-class Decoder(nnx.Module):
-    """Upsamples the pyramid to the low-level features and fuses the two (arXiv:1802.02611, figure 2)."""
-
-    def __init__(self, low_level: int, pyramid: int, config: DecoderConfig, align_corners: bool, *, rngs: nnx.Rngs):
-        reduced, epsilon = config.low_level_channels, config.epsilon
-        self.reduce = ConvNormReLU(low_level, reduced, epsilon=epsilon, rngs=rngs)
-        self.fuse = nnx.List(
-            ConvNormReLU(cin, config.channels, 3, kind=config.fuse, epsilon=epsilon, rngs=rngs)
-            for cin in (pyramid + reduced, *(config.channels,) * (config.depth - 1))
-        )
-        self.align_corners = align_corners
-
-    def __call__(
-        self, low_level: Float[Array, "b h w c"], pyramid: Float[Array, "b h2 w2 c2"]
-    ) -> Float[Array, "b h w cout"]:
-        pyramid = resize_bilinear(pyramid, low_level.shape[1:3], align_corners=self.align_corners)
-        x = jnp.concatenate([pyramid, self.reduce(low_level)], -1)
-        for conv in self.fuse:
-            x = conv(x)
-        return x
-
-
-class AuxHead(nnx.Module):
-    """A small classifier on the encoder's middle features (arXiv:1612.01105, section 3.3)."""
-
-    def __init__(self, cin: int, classes: int, config: AuxHeadConfig, *, rngs: nnx.Rngs):
-        self.hidden = ConvNormReLU(cin, config.channels, 3, epsilon=config.epsilon, rngs=rngs)
-        self.dropout = nnx.Dropout(config.dropout)
-        self.classifier = Conv(config.channels, classes, use_bias=True, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w cin"], rngs: nnx.Rngs | None) -> Float[Array, "b h w classes"]:
-        x = self.hidden(x)
-        if rngs is not None:
-            x = self.dropout(x, rngs=rngs)
-        return self.classifier(x)
 
 
 class DeepLab(nnx.Module):
@@ -72,7 +35,7 @@ class DeepLab(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.encoder = ENCODERS[type(config.encoder)](config.encoder, rngs=rngs)
-        low_level, middle, high_level = self.encoder.channels
+        low_level, aux_features, high_level = self.encoder.channels
         self.aspp = PYRAMIDS[type(config.aspp)](high_level, config.aspp, rngs=rngs)
         channels = config.aspp.channels
         if config.decoder:
@@ -82,23 +45,23 @@ class DeepLab(nnx.Module):
             self.decoder = None
         self.classifier = Conv(channels, config.num_classes, use_bias=True, rngs=rngs)
         if config.aux_head:
-            self.aux_head = AuxHead(middle, config.num_classes, config.aux_head, rngs=rngs)
+            self.aux_head = AuxHead(aux_features, config.num_classes, config.aux_head, rngs=rngs)
         else:
             self.aux_head = None
 
     def __call__(
-        self, images: Float[Array, "b h w cin"], *, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "b h w c_in"], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w classes"]:
         return self.upsample(self.head(self.encoder(images), rngs), images)
 
     def with_auxiliary(
-        self, images: Float[Array, "b h w cin"], *, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "b h w c_in"], *, rngs: nnx.Rngs | None = None
     ) -> tuple[Float[Array, "b h w classes"], Float[Array, "b h w classes"]]:
         """The logits, and those of the auxiliary classifier. Raises InputError for a model without one."""
         if self.aux_head is None:
             raise InputError("this model has no auxiliary head; give its ModelConfig an AuxHeadConfig")
         features = self.encoder(images)
-        auxiliary = self.aux_head(features.middle, rngs)
+        auxiliary = self.aux_head(features.aux_features, rngs)
         return self.upsample(self.head(features, rngs), images), self.upsample(auxiliary, images)
 
     def head(self, features: Features, rngs: nnx.Rngs | None) -> Float[Array, "b h w classes"]:
@@ -109,7 +72,7 @@ class DeepLab(nnx.Module):
         return self.classifier(x)
 
     def upsample(
-        self, logits: Float[Array, "b h2 w2 classes"], images: Float[Array, "b h w cin"]
+        self, logits: Float[Array, "b h2 w2 classes"], images: Float[Array, "b h w c_in"]
     ) -> Float[Array, "b h w classes"]:
         logits = logits.astype(jnp.float32)
         return resize_bilinear(logits, images.shape[1:3], align_corners=self.config.align_corners)

@@ -7,25 +7,25 @@ from deeplab_jax.model_config import DilationRule
 
 
 class Steps(NamedTuple):
-    """How one unit of an encoder moves over its input."""
+    """How one block of an encoder moves over its input."""
 
     stride: int
-    first: int  # dilation of the unit's convolution that would stride
+    first: int  # dilation of the block's convolution that would stride
     dilation: int  # of its others
 
 
 def replace_strides(strides: Sequence[int], before: int, output_stride: int, rule: DilationRule) -> list[Steps]:
-    """The steps of every unit, given the stride that each has in the plain network.
+    """The steps of every block, given the stride that each has in the plain network.
 
-    Once the output stride is reached a unit multiplies the dilation instead of striding. By the rule "whole-stage"
-    (segmentation_models_pytorch) all of that unit dilates already; by "after-strided-unit" (timm, torchvision,
+    Once the output stride is reached a block multiplies the dilation instead of striding. By the rule "whole-stage"
+    (segmentation_models_pytorch) all of that block dilates already; by "after-strided-block" (timm, torchvision,
     TensorFlow) the convolution that would have strided keeps the dilation so far.
 
     Args:
-        strides: of every unit, in order.
-        before: stride of what lies before the first unit.
+        strides: of every block, in order.
+        before: stride of what lies before the first block.
         output_stride: of the encoder.
-        rule: whether the unit that would have strided dilates.
+        rule: whether the block that would have strided dilates.
     """
     steps, total, dilation = [], before, 1
     for stride in strides:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 class Features(NamedTuple):
     low_level: Float[Array, "b h w c"]  # stride 4, for the V3+ decoder
-    middle: Float[Array, "b h2 w2 c2"]  # before the last stage, for the auxiliary classifier
+    aux_features: Float[Array, "b h2 w2 c2"]  # before the last stage, for the auxiliary classifier
     high_level: Float[Array, "b h3 w3 c3"]  # at the output stride, for the pyramid
 
 
@@ -15,5 +15,5 @@ class Channels(NamedTuple):
     """Of each of `Features`."""
 
     low_level: int
-    middle: int
+    aux_features: int
     high_level: int

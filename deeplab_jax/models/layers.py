@@ -23,8 +23,8 @@ class Conv(nnx.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int = 1,
         *,
         stride: int = 1,
@@ -34,14 +34,14 @@ class Conv(nnx.Module):
         use_bias: bool = False,
         rngs: nnx.Rngs,
     ):
-        shape = (kernel, kernel, cin // groups, cout)
+        shape = (kernel, kernel, in_channels // groups, out_channels)
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
+        self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
         self.size, self.stride, self.groups, self.padding = kernel, stride, groups, padding
         self.dilation = (dilation, dilation) if isinstance(dilation, int) else dilation
         self.form: Literal["auto", "conv"] = "auto"
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         on_cpu = self.on_cpu()
         if on_cpu is None or self.form == "conv":
             x = self.convolution(x)
@@ -53,7 +53,7 @@ class Conv(nnx.Module):
         """What stands in for `convolution` on CPUs, if anything does."""
         return self.matrix_product if self.size == 1 else None
 
-    def convolution(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def convolution(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return jax.lax.conv_general_dilated(
             x,
             self.kernel[...],
@@ -64,17 +64,17 @@ class Conv(nnx.Module):
             feature_group_count=self.groups,
         )
 
-    def matrix_product(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def matrix_product(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return subsample(x, self.stride) @ self.kernel[0, 0]
 
-    def pads(self, x: Float[Array, "b h w cin"]) -> list[tuple[int, int]]:
+    def pads(self, x: Float[Array, "b h w c_in"]) -> list[tuple[int, int]]:
         """Pixels of padding before and after, for rows and columns."""
         if self.padding == "same" and self.stride == 2:
             return same_pads(x)
         reach = [d * (self.size - 1) // 2 for d in self.dilation]
         return [(pad, pad) for pad in reach]
 
-    def windows(self, x: Float[Array, "b h w cin"]) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 cin"]]]:
+    def windows(self, x: Float[Array, "b h w c_in"]) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 c_in"]]]:
         """What each element of the kernel sees: row, column, and the input shifted to it; zeros alone are left out."""
         s, (dy, dx), (height, width) = self.stride, self.dilation, x.shape[1:3]
         rows, columns = s * ((height - 1) // s) + 1, s * ((width - 1) // s) + 1
@@ -114,8 +114,8 @@ class SeparableConv(nnx.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         *,
         stride: int = 1,
         dilation: int | tuple[int, int] = 1,
@@ -123,12 +123,12 @@ class SeparableConv(nnx.Module):
         epsilon: float,
         rngs: nnx.Rngs,
     ):
-        self.depthwise = DepthwiseConv(cin, stride=stride, dilation=dilation, rngs=rngs)
-        self.norm = norm(cin, epsilon, rngs=rngs) if between != "nothing" else None
+        self.depthwise = DepthwiseConv(in_channels, stride=stride, dilation=dilation, rngs=rngs)
+        self.norm = norm(in_channels, epsilon, rngs=rngs) if between != "nothing" else None
         self.relu = between == "norm-relu"
-        self.pointwise = Conv(cin, cout, rngs=rngs)
+        self.pointwise = Conv(in_channels, out_channels, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         x = self.depthwise(x)
         if self.norm:
             x = self.norm(x)
@@ -147,22 +147,24 @@ def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> Norm:
     return Norm(channels, momentum=0.9, epsilon=epsilon, rngs=rngs)
 
 
-KEPT = "features"
+SAVED_ACTIVATION = "features"
 
 
-def kept(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def save_activation(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Marks what a training step keeps for the backward pass where it computes the rest again."""
-    return checkpoint_name(x, KEPT)
+    return checkpoint_name(x, SAVED_ACTIVATION)
 
 
 class ConvNorm(nnx.Module):
     """Convolution and BatchNorm."""
 
-    def __init__(self, cin: int, cout: int, kernel: int = 1, *, epsilon: float, rngs: nnx.Rngs, **options):
-        self.conv = Conv(cin, cout, kernel, **options, rngs=rngs)
-        self.norm = norm(cout, epsilon, rngs=rngs)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, *, epsilon: float, rngs: nnx.Rngs, **options
+    ):
+        self.conv = Conv(in_channels, out_channels, kernel, **options, rngs=rngs)
+        self.norm = norm(out_channels, epsilon, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.norm(self.conv(x))
 
 
@@ -171,8 +173,8 @@ class ConvNormReLU(nnx.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int = 1,
         *,
         dilation: int | tuple[int, int] = 1,
@@ -181,13 +183,15 @@ class ConvNormReLU(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if kind == "dense":
-            self.conv = Conv(cin, cout, kernel, dilation=dilation, rngs=rngs)
+            self.conv = Conv(in_channels, out_channels, kernel, dilation=dilation, rngs=rngs)
         else:
             between = "norm-relu" if kind == "separable-norm-relu" else "nothing"
-            self.conv = SeparableConv(cin, cout, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs)
-        self.norm = norm(cout, epsilon, rngs=rngs)
+            self.conv = SeparableConv(
+                in_channels, out_channels, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs
+            )
+        self.norm = norm(out_channels, epsilon, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return nnx.relu(self.norm(self.conv(x)))
 
 

@@ -16,13 +16,13 @@ from deeplab_jax.model_config import (
 )
 
 RESNETS = {  # as torchvision builds them
-    "resnet18": ResNetConfig((2, 2, 2, 2), False, 32, "after-strided-unit"),
-    "resnet34": ResNetConfig((3, 4, 6, 3), False, 32, "after-strided-unit"),
-    "resnet50": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-unit"),
-    "resnet101": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-unit"),
-    "resnet152": ResNetConfig((3, 8, 36, 3), True, 32, "after-strided-unit"),
-    "resnext50_32x4d": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-unit", groups=32, group_width=4),
-    "resnext101_32x8d": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-unit", groups=32, group_width=8),
+    "resnet18": ResNetConfig((2, 2, 2, 2), False, 32, "after-strided-block"),
+    "resnet34": ResNetConfig((3, 4, 6, 3), False, 32, "after-strided-block"),
+    "resnet50": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-block"),
+    "resnet101": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-block"),
+    "resnet152": ResNetConfig((3, 8, 36, 3), True, 32, "after-strided-block"),
+    "resnext50_32x4d": ResNetConfig((3, 4, 6, 3), True, 32, "after-strided-block", groups=32, group_width=4),
+    "resnext101_32x8d": ResNetConfig((3, 4, 23, 3), True, 32, "after-strided-block", groups=32, group_width=8),
 }
 
 ENTRY_41_65 = ((128, 2), (256, 2), (728, 2))
@@ -39,8 +39,8 @@ XCEPTIONS = {  # as timm builds them
 MOBILENET_V2 = MobileNetV2Config(  # as torchvision builds it
     stages=((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
     output_stride=32,
-    dilation_rule="after-strided-unit",
-    low_level="unit",
+    dilation_rule="after-strided-block",
+    low_level="block",
     head=1280,
 )
 
@@ -53,7 +53,7 @@ SMP_ENCODERS: dict[str, EncoderConfig] = {
     **{f"tu-{name}": config for name, config in (*RESNETS.items(), *XCEPTIONS.items())},
 }
 
-_TF_RESNET = {"stride_unit": "last", "low_level": "residual", "pool_padding": "same"}
+_TF_RESNET = {"stride_block": "last", "low_level": "residual", "pool_padding": "same"}
 _TF_RESNET_BETA = {**_TF_RESNET, "deep_stem": (64, 64, 128), "multi_grid": (1, 2, 4)}
 
 _TF_XCEPTION = {"low_level": "before-relu", "keeps_projections": True}
@@ -92,7 +92,7 @@ def smp_deeplabv3(
         num_classes=classes,
         encoder=choose(SMP_ENCODERS, encoder, encoder_output_stride, in_channels),
         aspp=ASPPConfig(
-            rates=decoder_atrous_rates,
+            atrous_rates=decoder_atrous_rates,
             channels=decoder_channels,
             branches="separable" if decoder_aspp_separable else "dense",
             refine="dense",
@@ -119,7 +119,7 @@ def smp_deeplabv3plus(
         num_classes=classes,
         encoder=choose(SMP_ENCODERS, encoder, encoder_output_stride, in_channels),
         aspp=ASPPConfig(
-            rates=decoder_atrous_rates,
+            atrous_rates=decoder_atrous_rates,
             channels=decoder_channels,
             branches="separable" if decoder_aspp_separable else "dense",
             refine="separable",
@@ -136,7 +136,7 @@ def torchvision_deeplabv3(backbone: str = "resnet50", num_classes: int = 21, aux
     return ModelConfig(
         num_classes=num_classes,
         encoder=choose(backbones, backbone, 8, 3),
-        aspp=ASPPConfig(rates=(12, 24, 36), branches="dense", refine="dense", dropout=0.5),
+        aspp=ASPPConfig(atrous_rates=(12, 24, 36), branches="dense", refine="dense", dropout=0.5),
         decoder=None,
         aux_head=AuxHeadConfig(channels=256, dropout=0.1) if aux_loss else None,
         align_corners=False,
@@ -184,7 +184,7 @@ def tf_deeplab(
         pyramid = DPCConfig((-1, 0, 1, 0, 0), tuple((factor * h, factor * w) for h, w in rates), dropout=0.1)
     else:
         rates = (6 * factor, 12 * factor, 18 * factor) if atrous_rates is None else atrous_rates
-        pyramid = ASPPConfig(rates=rates, branches=kind, refine=None, pool_first=True, dropout=0.1)
+        pyramid = ASPPConfig(atrous_rates=rates, branches=kind, refine=None, pool_first=True, dropout=0.1)
     return ModelConfig(
         num_classes=num_classes,
         encoder=encoder,

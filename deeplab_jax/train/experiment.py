@@ -13,9 +13,9 @@ from deeplab_jax.config import (
     AugmentConfig,
     DataConfig,
     Experiment,
+    InitConfig,
     OptimConfig,
     PreprocessConfig,
-    StartConfig,
     TrainConfig,
     from_dict,
     load_json,
@@ -77,7 +77,7 @@ DEFAULTS: dict[str, Any] = {  # Supervisely's own
 def load_supervisely(path: Path, arguments: Sequence[str]) -> Experiment:
     """A training file of Supervisely's: its settings, for the classes of the project in `--data.root`.
 
-    The network is that of `--start.package`, or the original's Xception-65 at output stride 16.
+    The network is that of `--init.package`, or the original's Xception-65 at output stride 16.
     """
     from deeplab_jax.data.formats import find_dataset
 
@@ -94,7 +94,7 @@ def load_supervisely(path: Path, arguments: Sequence[str]) -> Experiment:
             value, where = value.get(key, DEFAULTS[name][key]), f"{where}.{key}"
         return from_dict(kind, value, where)
 
-    root, package = _argument(arguments, "--data.root"), _argument(arguments, "--start.package")
+    root, package = _argument(arguments, "--data.root"), _argument(arguments, "--init.package")
     if root is None:
         raise InputError(f"name the folder of the project: deeplab train {path} --data.root PROJECT")
     special = ",".join(f"{role}={take(str, 'special_classes', role)}" for role in ("background", "neutral"))
@@ -110,8 +110,8 @@ def load_supervisely(path: Path, arguments: Sequence[str]) -> Experiment:
         data=DataConfig(Path(root), format, split, val_split, workers=workers),
         preprocess=_preprocess(package, size),
         augment=AugmentConfig(crop=size),
-        optim=OptimConfig(learning_rate=take(float, "lr")),
-        start=StartConfig(Path(package) if package else None, mode),
+        optim=OptimConfig(lr=take(float, "lr")),
+        init=InitConfig(Path(package) if package else None, mode),
         train=TrainConfig(
             epochs=take(float, "epochs"),
             validate_epochs=take(float, "val_every"),

@@ -22,17 +22,17 @@ from deeplab_jax.train.run_dir import check_same_classes, extension, fit_to_data
 from deeplab_jax.train.sharding import (
     Shardings,
     check_fit,
+    host_shard,
     is_main,
     largest_of_all,
     make_shardings,
-    part_of_batch,
     put,
     wait_for_all,
 )
-from deeplab_jax.train.step import TrainState, eval_model, init_state, is_finite, make_train_step, start_state
-from deeplab_jax.train.tracking.tracker import Silence, Tracker
+from deeplab_jax.train.step import TrainState, eval_model, init_from_package, init_state, is_finite, make_train_step
+from deeplab_jax.train.tracking.tracker import NullTracker, Tracker
 from deeplab_jax.train.validate import make_validate
-from deeplab_jax.train.warm_start import check_start, describe_start, unlike
+from deeplab_jax.train.warm_start import check_init, describe_init, init_warnings
 
 
 def train(config: Experiment, out: Path) -> Progress:
@@ -52,11 +52,11 @@ def train(config: Experiment, out: Path) -> Progress:
     classes = train_set.classes
     check_same_classes(data.train_split, classes, data.val_split, val_set.classes)
     config = fit_to_data(config, classes, len(train_set))
-    if config.start.package and not last_checkpoint(out):
-        check_start(config, classes.names)
+    if config.init.package and not last_checkpoint(out):
+        check_init(config, classes.names)
 
     # ---------------------------------------------------------------- devices and run folder
-    shardings = make_shardings(space=config.train.space)
+    shardings = make_shardings(spatial_shards=config.train.spatial_shards)
     check_fit(config, shardings)
     check_learnable(train_set, data)
     with open_run(config, out) if is_main() else nullcontext():
@@ -67,14 +67,14 @@ def train(config: Experiment, out: Path) -> Progress:
 def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, shardings: Shardings) -> Progress:
     """`train` in a run folder that is made."""
     # ---------------------------------------------------------------- model and state
-    data, classes, part = config.data, train_set.classes, part_of_batch(shardings)
+    data, classes, shard = config.data, train_set.classes, host_shard(shardings)
     steps, batch_size, every = config.train.steps, config.train.batch_size, config.train
     if config.loss.balance:
         weights = balancing_weights(count(train_set, data.threads))
         config = replace(config, loss=replace(config.loss, class_weights=weights, balance=False))
     graph, state = init_state(config, shardings)
     train_step = make_train_step(config, graph, shardings)
-    validate = make_validate(config, graph, shardings, val_set, part)
+    validate = make_validate(config, graph, shardings, val_set, shard)
 
     # ---------------------------------------------------------------- resume
     checkpoints, progress, notes = Checkpoints(out / "checkpoints"), Progress(), []
@@ -85,22 +85,22 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
         if extended := extension(out, config, int(state.step)):
             notes += extended
             progress.without_gain = 0
-    elif config.start.package:
-        state, left = start_state(config, graph, state, classes.names, shardings)
-        notes.append(describe_start(config.start, left))
-        notes += [f"warning: {note}" for note in unlike(config.start, config.model, config.preprocess)]
+    elif config.init.package:
+        state, left = init_from_package(config, graph, state, classes.names, shardings)
+        notes.append(describe_init(config.init, left))
+        notes += [f"warning: {note}" for note in init_warnings(config.init, config.model, config.preprocess)]
     else:
         notes.append("starting from random weights")
     notes += [f"warning: {note}" for dataset in (train_set, val_set) for note in dataset.notes]
-    for _ in eval_batches(val_set, config.preprocess, batch_size, data, part):
+    for _ in eval_batches(val_set, config.preprocess, batch_size, data, shard):
         pass  # a file that cannot be used shows now, not at the first validation
 
     # ---------------------------------------------------------------- train
     start = done = int(state.step)
     losses = progress.losses
     numbers = range(start, steps)
-    batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, part)
-    tracker = Tracker(out, start, progress.validated, config, classes) if is_main() else Silence()
+    batches = train_batches(train_set, config.preprocess, batch_size, numbers, config.train.seed, data, shard)
+    tracker = Tracker(out, start, progress.validated, config, classes) if is_main() else NullTracker()
     with tracker as track, closing(batches), caught_signals() as signal:
 
         def asked_to_leave() -> int:
@@ -172,7 +172,7 @@ def check_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
     if not (np.isfinite(losses).all() and is_finite(state)):
         raise InputError(
             f"the loss or a weight is not finite by step {step}; begin again in another --out with a lower "
-            "optim.learning_rate, from random weights or from the package so far (start.package)"
+            "optim.lr, from random weights or from the package so far (init.package)"
         )
 
 

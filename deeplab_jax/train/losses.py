@@ -40,41 +40,41 @@ def make_loss(config: LossConfig) -> Callable[[Logits, Ids], Scalar]:
 def cross_entropy(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     """Mean over the valid pixels of the batch, each weighted by its class; smoothed as PyTorch smooths.
 
-    With `hard_pixels` below 1, of every image only that share of its valid pixels counts, those of largest loss. Of
+    With `ohem_fraction` below 1, of every image only that share of its valid pixels counts, those of largest loss. Of
     one logit it is the binary cross-entropy, and as with PyTorch's `pos_weight` the mean does not count the weights.
     """
-    valid, chosen = valid_and_chosen(ids)
+    valid, chosen = mask_ignored(ids)
     one, logits = logits.shape[-1] == 1, of_all_classes(logits)
     log_probabilities = jax.nn.log_softmax(logits)
     weights = class_weights(config, logits.shape[-1])
     weight = jnp.where(valid, weights[chosen], 0)
-    losses = -weight * pick(log_probabilities, chosen)
+    losses = -weight * gather_true_class(log_probabilities, chosen)
     if smoothing := config.label_smoothing:
         everywhere = -(log_probabilities @ weights) / logits.shape[-1]
         losses = jnp.where(valid, (1 - smoothing) * losses + smoothing * everywhere, 0)
     counted = valid.astype(jnp.float32) if one else weight
-    if config.hard_pixels < 1:
-        hard = hardest(losses, valid, config.hard_pixels)
+    if config.ohem_fraction < 1:
+        hard = hardest(losses, valid, config.ohem_fraction)
         losses, counted = losses * hard, counted * hard
-    return divide(losses.sum(), counted.sum())
+    return safe_divide(losses.sum(), counted.sum())
 
 
 def focal(logits: Logits, ids: Ids, config: LossConfig) -> Scalar:
     """Cross-entropy times (1 - p) ** gamma, p of the true class (arXiv:1708.02002, over a softmax); mean over the valid
     pixels."""
-    valid, chosen = valid_and_chosen(ids)
+    valid, chosen = mask_ignored(ids)
     logits = of_all_classes(logits)
-    log_p = pick(jax.nn.log_softmax(logits), chosen)
+    log_p = gather_true_class(jax.nn.log_softmax(logits), chosen)
     weight = jnp.where(valid, class_weights(config, logits.shape[-1])[chosen], 0)
     # 1 - p, bounded: its power has no finite gradient at 0 where gamma is below 1.
     wrong = jnp.maximum(-jnp.expm1(log_p), 1e-6)
-    return divide((-weight * wrong**config.focal_gamma * log_p).sum(), valid.sum())
+    return safe_divide((-weight * wrong**config.focal_gamma * log_p).sum(), valid.sum())
 
 
 def dice(logits: Logits, ids: Ids) -> Scalar:
     """1 - Dice coefficient (arXiv:1606.04797) of softmax probabilities over the batch; mean over all classes, of which
     those that do not occur add 0. Of one logit it is that of the foreground alone."""
-    valid, chosen = valid_and_chosen(ids)
+    valid, chosen = mask_ignored(ids)
     one, logits = logits.shape[-1] == 1, of_all_classes(logits)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits), 0)
     truth = jax.nn.one_hot(chosen, logits.shape[-1]) * valid[..., None]
@@ -91,7 +91,7 @@ def lovasz(logits: Logits, ids: Ids) -> Scalar:
 
 def lovasz_hinge(logits: Float[Array, "b h w"], ids: Ids) -> Scalar:
     """The Lovász extension of the foreground's Jaccard loss, of hinges on the logits; mean over the images."""
-    valid, _ = valid_and_chosen(ids)
+    valid, _ = mask_ignored(ids)
 
     def of_image(logits: Float[Array, "h w"], truth: Int[Array, "h w"], valid: Bool[Array, "h w"]) -> Scalar:
         foreground = (truth == 1).astype(jnp.float32)
@@ -104,7 +104,7 @@ def lovasz_hinge(logits: Float[Array, "b h w"], ids: Ids) -> Scalar:
 def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
     """The Lovász extension of the Jaccard loss (arXiv:1705.08790), of every image over the classes that occur in it;
     mean over the images."""
-    valid, _ = valid_and_chosen(ids)
+    valid, _ = mask_ignored(ids)
     probabilities = jax.nn.softmax(logits)
 
     def of_class(id: Int[Array, ""], p: Float[Array, "n"], truth: Int[Array, "n"], valid: Bool[Array, "n"]):
@@ -117,7 +117,7 @@ def lovasz_softmax(logits: Logits, ids: Ids) -> Scalar:
         classes = jnp.arange(p.shape[-1])
         # Class by class, so that memory does not grow with their number.
         losses, occurs = jax.lax.map(lambda c: of_class(c[0], c[1], truth.ravel(), valid.ravel()), (classes, columns))
-        return divide((losses * occurs).sum(), occurs.sum())
+        return safe_divide((losses * occurs).sum(), occurs.sum())
 
     return jax.vmap(of_image)(probabilities, ids, valid).mean()
 
@@ -166,16 +166,16 @@ def class_weights(config: LossConfig, classes: int) -> Float[Array, "classes"]:
     return jnp.asarray(weights or np.ones(classes), jnp.float32)
 
 
-def valid_and_chosen(ids: Ids) -> tuple[Bool[Array, "b h w"], Ids]:
+def mask_ignored(ids: Ids) -> tuple[Bool[Array, "b h w"], Ids]:
     """Where there is a label, and ids that can index everywhere."""
     valid = ids != IGNORE
     return valid, jnp.where(valid, ids, 0)
 
 
-def pick(values: Logits, ids: Ids) -> Float[Array, "b h w"]:
+def gather_true_class(values: Logits, ids: Ids) -> Float[Array, "b h w"]:
     return jnp.take_along_axis(values, ids[..., None], -1)[..., 0]
 
 
-def divide(total: Scalar, count: Array) -> Scalar:
+def safe_divide(total: Scalar, count: Array) -> Scalar:
     """0 where there is nothing to divide by."""
     return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0)

@@ -13,37 +13,37 @@ def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
     """The learning rate of every update: a linear warm-up, then down to 0 over the rest."""
     after = max(updates - config.warmup, 1)
     falling = {
-        "poly": optax.polynomial_schedule(config.learning_rate, 0.0, config.poly_power, after),
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, after),
-        "constant": optax.constant_schedule(config.learning_rate),
+        "poly": optax.polynomial_schedule(config.lr, 0.0, config.poly_power, after),
+        "cosine": optax.cosine_decay_schedule(config.lr, after),
+        "constant": optax.constant_schedule(config.lr),
     }[config.schedule]
     if not config.warmup:
         return falling
-    rising = optax.linear_schedule(config.learning_rate / config.warmup, config.learning_rate, config.warmup - 1)
+    rising = optax.linear_schedule(config.lr / config.warmup, config.lr, config.warmup - 1)
     return optax.join_schedules([rising, falling], [config.warmup])
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Of a run of that many steps."""
     # An update is made every `accumulate` steps.
-    schedule = make_schedule(config, steps // config.accumulate)
+    schedule = make_schedule(config, steps // config.grad_accum_steps)
     decay = [optax.add_decayed_weights(config.weight_decay, mask=kernels)] if config.weight_decay else []
     frozen = [optax.masked(optax.set_to_zero(), lambda params: is_frozen(params, config))]
     direction = optax.trace(config.momentum) if config.optimizer == "sgd" else optax.scale_by_adam()
     decoupled = config.optimizer == "adamw"
     optimizer = optax.chain(
         *frozen,
-        *([optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []),
+        *([optax.clip_by_global_norm(config.grad_clip_norm)] if config.grad_clip_norm else []),
         *([] if decoupled else decay),
         direction,
         *(decay if decoupled else []),
         optax.scale_by_learning_rate(schedule),
-        optax.masked(optax.scale(config.encoder_factor), encoder),
+        optax.masked(optax.scale(config.encoder_lr_scale), encoder),
         *frozen,
     )
-    if config.accumulate == 1:
+    if config.grad_accum_steps == 1:
         return optimizer
-    return optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
+    return optax.MultiSteps(optimizer, config.grad_accum_steps).gradient_transformation()
 
 
 def kernels(params: Any) -> Any:

@@ -41,14 +41,16 @@ def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment
         return max(round(epochs * images / train.batch_size), 1)
 
     if train.epochs is not None:
-        rest = -steps(train.epochs) % config.optim.accumulate
+        rest = -steps(train.epochs) % config.optim.grad_accum_steps
         train = replace(train, steps=steps(train.epochs) + rest, epochs=None)
     if train.validate_epochs is not None:
         train = replace(train, validate_every=steps(train.validate_epochs), validate_epochs=None)
-    accumulate, warmup = config.optim.accumulate, config.optim.warmup
+    accumulate, warmup = config.optim.grad_accum_steps, config.optim.warmup
     if train.steps % accumulate:
         fitting = -(-train.steps // accumulate) * accumulate
-        raise InputError(f"{train.steps} steps must be a multiple of optim.accumulate={accumulate}; try {fitting}")
+        raise InputError(
+            f"{train.steps} steps must be a multiple of optim.grad_accum_steps={accumulate}; try {fitting}"
+        )
     if warmup >= (updates := train.steps // accumulate):
         raise InputError(f"optim.warmup={warmup} must be below the {updates} updates of the run")
     return replace(config, train=train)
@@ -104,10 +106,10 @@ def open_run(config: Experiment, out: Path) -> Iterator[None]:
 
 def check_goes_on(out: Path, before: Experiment, config: Experiment) -> None:
     """Raises InputError unless the run in `out` is this one so far: only its length may have grown."""
-    elsewhere = f"choose another --out; start.package {out / 'package'} takes its weights there"
+    elsewhere = f"choose another --out; init.package {out / 'package'} takes its weights there"
     old, new = before.train.steps, config.train.steps
     as_long = replace(config, train=replace(config.train, steps=old))
-    for name, theirs, ours in differences(to_dict(what_decides(before)), to_dict(what_decides(as_long))):
+    for name, theirs, ours in differences(to_dict(resume_key(before)), to_dict(resume_key(as_long))):
         raise InputError(f"{out} holds a run with {name}={theirs}, not {ours}; {elsewhere}")
     if new < old:
         raise InputError(f"{out} holds a run of {old} steps, which can become longer but not {new}; {elsewhere}")
@@ -126,7 +128,7 @@ def extension(out: Path, config: Experiment, step: int) -> list[str]:
     pending = [until for until in kept if until >= step]
     if not pending:
         return []
-    optim, accumulate = config.optim, config.optim.accumulate
+    optim, accumulate = config.optim, config.optim.grad_accum_steps
     old, new = load_json(Experiment, kept[min(pending)]).train.steps, config.train.steps
     patience = ["train.patience counts from here"] if config.train.patience else []
     if optim.schedule == "constant":
@@ -139,9 +141,9 @@ def extension(out: Path, config: Experiment, step: int) -> list[str]:
     return [f"extended from {old} to {new} steps: {rates}, {other}", *patience]
 
 
-def what_decides(config: Experiment) -> Experiment:
+def resume_key(config: Experiment) -> Experiment:
     """The experiment without what has no bearing on its weights, and so may change when a run goes on."""
     data = replace(config.data, root=Path(), threads=1, workers=0)
-    start = replace(config.start, package=config.start.package and Path())
+    start = replace(config.init, package=config.init.package and Path())
     train = replace(config.train, log_every=1, save_every=1, patience=None, wandb=None)
     return replace(config, data=data, start=start, train=train)

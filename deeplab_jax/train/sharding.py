@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deeplab_jax.config import Experiment
-from deeplab_jax.data.loader import Batch, Part
+from deeplab_jax.data.loader import Batch, HostShard
 from deeplab_jax.errors import InputError, first_line
 
 
@@ -19,50 +19,52 @@ from deeplab_jax.errors import InputError, first_line
 class Shardings:
     state: NamedSharding  # a whole copy on every device
     batch: NamedSharding  # images split over the axis `data`
-    rows: NamedSharding  # and the rows of each over the axis `space`
+    rows: NamedSharding  # and the rows of each over the axis `spatial`
 
 
-def make_shardings(devices: Sequence[Any] | None = None, space: int = 1) -> Shardings:
-    """A mesh of the axes `data` and `space` over the given devices or all of them.
+def make_shardings(devices: Sequence[Any] | None = None, spatial_shards: int = 1) -> Shardings:
+    """A mesh of the axes `data` and `spatial` over the given devices or all of them.
 
     Args:
         devices: by default all that there are, of all processes.
-        space: how many devices share one image, each some of its rows. What a convolution needs of its neighbors'
-            rows is exchanged by XLA.
+        spatial_shards: how many devices share one image, each some of its rows. What a convolution needs of its
+            neighbors' rows is exchanged by XLA.
 
     Raises:
         InputError: where the devices cannot be grouped so.
     """
     devices = devices or jax.devices()
-    if len(devices) % space:
-        raise InputError(f"train.space={space} must divide the number of devices, {len(devices)}")
+    if len(devices) % spatial_shards:
+        raise InputError(f"train.spatial_shards={spatial_shards} must divide the number of devices, {len(devices)}")
     local = jax.local_device_count()
-    if jax.process_count() > 1 and space % local and local % space:
-        raise InputError(f"train.space={space} must divide the {local} devices of every process, or be a multiple")
-    mesh = Mesh(np.array(devices).reshape(-1, space), ("data", "space"))
-    return Shardings(*(NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",), ("data", "space"))))
+    if jax.process_count() > 1 and spatial_shards % local and local % spatial_shards:
+        raise InputError(
+            f"train.spatial_shards={spatial_shards} must divide the {local} devices of every process, or be a multiple"
+        )
+    mesh = Mesh(np.array(devices).reshape(-1, spatial_shards), ("data", "spatial"))
+    return Shardings(*(NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",), ("data", "spatial"))))
 
 
 def check_fit(config: Experiment, shardings: Shardings) -> None:
     """Raises InputError where a batch or a crop cannot be split over the mesh."""
-    groups, space = shardings.batch.mesh.shape.values()
+    groups, spatial_shards = shardings.batch.mesh.shape.values()
     batch_size, height = config.train.batch_size, config.augment.crop[0]
     if batch_size % groups:
         fitting = max(batch_size // groups, 1) * groups
-        what = f"{groups} groups of {space} devices" if space > 1 else f"{groups} devices"
+        what = f"{groups} groups of {spatial_shards} devices" if spatial_shards > 1 else f"{groups} devices"
         raise InputError(f"batch_size={batch_size} must be a multiple of {what}; try {fitting}")
-    if height % space:
+    if height % spatial_shards:
         raise InputError(
-            f"augment.crop={config.augment.crop} must have a multiple of train.space={space} rows; try "
-            f"{height // space * space}"
+            f"augment.crop={config.augment.crop} must have a multiple of train.spatial_shards={spatial_shards} rows; "
+            f"try {height // spatial_shards * spatial_shards}"
         )
 
 
-def part_of_batch(shardings: Shardings) -> Part:
+def host_shard(shardings: Shardings) -> HostShard:
     """What this process reads of every batch: the images of its devices, which it may share with other processes."""
     groups = np.asarray(shardings.batch.mesh.devices)
     mine = [n for n, group in enumerate(groups) if jax.process_index() in {device.process_index for device in group}]
-    return Part(mine[0] // len(mine), len(groups) // len(mine))
+    return HostShard(mine[0] // len(mine), len(groups) // len(mine))
 
 
 def put(batch: Batch, shardings: Shardings) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from jaxtyping import Array, Int
 from deeplab_jax.config import Experiment, OptimConfig
 from deeplab_jax.data.augment import augment, normalize
 from deeplab_jax.models import DeepLab, build_model
-from deeplab_jax.models.layers import KEPT
+from deeplab_jax.models.layers import SAVED_ACTIVATION
 from deeplab_jax.models.state import abstract_model
-from deeplab_jax.train.losses import make_loss, most_probable, of_all_classes, pick, valid_and_chosen
+from deeplab_jax.train.losses import gather_true_class, make_loss, mask_ignored, most_probable, of_all_classes
 from deeplab_jax.train.optimizer import make_optimizer
 from deeplab_jax.train.sharding import Shardings
-from deeplab_jax.train.warm_start import load_start
+from deeplab_jax.train.warm_start import load_init
 
 SHOWN = 4  # images of a validation that are drawn
 
@@ -28,9 +28,9 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     params: nnx.State
-    stats: nnx.State  # BatchNorm's running statistics
-    optimizer: Any
-    average: tuple[nnx.State, nnx.State] | None  # of params and stats, where the experiment wants it
+    batch_stats: nnx.State  # BatchNorm's running statistics
+    opt_state: Any
+    ema: tuple[nnx.State, nnx.State] | None  # of params and batch_stats, where the experiment wants it
 
 
 def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, TrainState]:
@@ -46,9 +46,9 @@ def init_state(config: Experiment, shardings: Shardings) -> tuple[nnx.GraphDef, 
     @partial(jax.jit, out_shardings=shardings.state, compiler_options=quickly)
     def init() -> TrainState:
         model = build_model(config.model, rngs=nnx.Rngs(config.train.seed))
-        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        average = (params, stats) if config.optim.average else None
-        return TrainState(jnp.array(0), params, stats, optimizer.init(params), average)
+        _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        ema = (params, batch_stats) if config.optim.ema_decay else None
+        return TrainState(jnp.array(0), params, batch_stats, optimizer.init(params), ema)
 
     return graph, init()
 
@@ -62,16 +62,16 @@ def freeze_statistics(model: DeepLab, config: OptimConfig) -> None:
             module.use_running_average = True
 
 
-def start_state(
+def init_from_package(
     config: Experiment, graph: nnx.GraphDef, state: TrainState, class_names: Sequence[str], shardings: Shardings
 ) -> tuple[TrainState, list[str]]:
     """The state before the first step with a package's weights; and the names of the tensors it did not give."""
-    model = nnx.merge(graph, state.params, state.stats, copy=True)
-    left = load_start(model, config.start, class_names)
-    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, stats = jax.device_put((params, stats), shardings.state)
-    average = jax.tree.map(jnp.copy, (params, stats)) if state.average else None
-    return state._replace(params=params, stats=stats, average=average), left
+    model = nnx.merge(graph, state.params, state.batch_stats, copy=True)
+    left = load_init(model, config.init, class_names)
+    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = jax.device_put((params, batch_stats), shardings.state)
+    ema = jax.tree.map(jnp.copy, (params, batch_stats)) if state.ema else None
+    return state._replace(params=params, batch_stats=batch_stats, ema=ema), left
 
 
 def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
@@ -89,7 +89,7 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
         images, ids = (jax.lax.with_sharding_constraint(array, shardings.rows) for array in (images, ids))
 
         def loss_of(params: nnx.State) -> tuple[Array, nnx.State]:
-            model = nnx.merge(graph, kernels_in(dtype, params), state.stats, copy=True)
+            model = nnx.merge(graph, kernels_in(dtype, params), state.batch_stats, copy=True)
             rngs = nnx.Rngs(dropout=dropout_key)
             if config.model.aux_head:
                 logits, auxiliary = model.with_auxiliary(images.astype(dtype), rngs=rngs)
@@ -98,20 +98,20 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
                 loss = loss_between(model(images.astype(dtype), rngs=rngs), ids)
             return loss, nnx.state(model, nnx.BatchStat)
 
-        if config.train.rematerialize:
-            loss_of = keeping_features_only(loss_of)
-        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        if config.train.remat:
+            loss_of = saving_activations_only(loss_of)
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        average = moving_average(state, (params, stats), config.optim.average) if state.average else None
-        return TrainState(state.step + 1, params, stats, moments, average), {"loss": loss}
+        ema = update_ema(state, (params, batch_stats), config.optim.ema_decay) if state.ema else None
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), {"loss": loss}
 
     return train_step
 
 
-def keeping_features_only(function: Callable) -> Callable:
-    """Computes again, in the backward pass, all but the features between the encoder's units."""
-    return jax.checkpoint(function, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+def saving_activations_only(function: Callable) -> Callable:
+    """Computes again, in the backward pass, all but the features between the encoder's blocks."""
+    return jax.checkpoint(function, policy=jax.checkpoint_policies.save_only_these_names(SAVED_ACTIVATION))
 
 
 def kernels_in(dtype: jnp.dtype, params: nnx.State) -> nnx.State:
@@ -119,10 +119,10 @@ def kernels_in(dtype: jnp.dtype, params: nnx.State) -> nnx.State:
     return jax.tree.map(lambda array: array.astype(dtype) if array.ndim > 1 else array, params)
 
 
-def moving_average(state: TrainState, new: tuple[nnx.State, nnx.State], decay: float) -> Any:
+def update_ema(state: TrainState, new: tuple[nnx.State, nnx.State], decay: float) -> Any:
     """Faster at first, lest the random weights of the start stay in it for long."""
     keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    return jax.tree.map(lambda old, now: keep * old + (1 - keep) * now, state.average, new)
+    return jax.tree.map(lambda old, now: keep * old + (1 - keep) * now, state.ema, new)
 
 
 def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
@@ -138,11 +138,11 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
         images = normalize(batch["image"].astype(jnp.float32) / 255, config.preprocess)
         images = jax.lax.with_sharding_constraint(images, shardings.rows)
         logits, truth = eval_model(graph, state)(images), batch["mask"].astype(jnp.int32)
-        valid, chosen = valid_and_chosen(truth)
+        valid, chosen = mask_ignored(truth)
         maps = most_probable(logits)
         index = jnp.where(valid, chosen * classes + maps, classes**2)
         confusion = jnp.bincount(index.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
-        losses = -pick(jax.nn.log_softmax(of_all_classes(logits)), chosen)
+        losses = -gather_true_class(jax.nn.log_softmax(of_all_classes(logits)), chosen)
         return {
             "confusion": confusion,
             "loss": jnp.where(valid, losses, 0).sum(),
@@ -156,12 +156,12 @@ def make_eval_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings
 @jax.jit
 def is_finite(state: TrainState) -> Array:
     """Whether every weight, statistic and moment is a number."""
-    parts = (state.params, state.stats, state.optimizer)
+    parts = (state.params, state.batch_stats, state.opt_state)
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parts)]).all()
 
 
 def eval_model(graph: nnx.GraphDef, state: TrainState) -> DeepLab:
     """The model in evaluation mode with the weights of this moment, or their moving average."""
-    model = nnx.merge(graph, *(state.average or (state.params, state.stats)), copy=True)
+    model = nnx.merge(graph, *(state.ema or (state.params, state.batch_stats)), copy=True)
     model.eval()
     return model

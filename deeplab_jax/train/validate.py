@@ -9,7 +9,7 @@ from flax import nnx
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
-from deeplab_jax.data.loader import Part, eval_batches
+from deeplab_jax.data.loader import HostShard, eval_batches
 from deeplab_jax.evaluate.metrics import Scores, scores
 from deeplab_jax.train.sharding import Shardings, put
 from deeplab_jax.train.step import TrainState, make_eval_step
@@ -24,16 +24,16 @@ class Validation(NamedTuple):
 
 
 def make_validate(
-    config: Experiment, graph: nnx.GraphDef, shardings: Shardings, dataset: Dataset, part: Part
+    config: Experiment, graph: nnx.GraphDef, shardings: Shardings, dataset: Dataset, shard: HostShard
 ) -> Callable[[TrainState, Callable[[], int]], Validation | None]:
-    """(state, asked to leave) -> its validation, or None once asked; in every process, each of which reads its part."""
+    """(state, asked to leave) -> its validation, or None once asked; in every process, each with its shard."""
     eval_step = make_eval_step(config, graph, shardings)
     names, batch_size = dataset.classes.names, config.train.batch_size
 
     def validate(state: TrainState, asked: Callable[[], int]) -> Validation | None:
         confusion, loss, pixels = np.zeros((len(names), len(names)), np.int64), 0.0, 0
         shown = ()
-        for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, part):
+        for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, shard):
             found = jax.device_get(eval_step(state, put(batch, shardings)))
             confusion += found["confusion"]
             loss, pixels = loss + float(found["loss"]), pixels + int(found["pixels"])

@@ -8,7 +8,7 @@ import numpy as np
 import safetensors
 
 from deeplab_jax.classes import FOREGROUND, has_background
-from deeplab_jax.config import Experiment, PreprocessConfig, StartConfig, differences, load_json, to_dict
+from deeplab_jax.config import Experiment, InitConfig, PreprocessConfig, differences, load_json, to_dict
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ModelConfig
@@ -20,21 +20,21 @@ LAST_LAYERS = ("classifier.", "aux_head.classifier.")
 DILATION = ("output_stride", "dilation_rule", "multi_grid")  # of an encoder: the same weights do for all of them
 
 
-def check_start(config: Experiment, class_names: Sequence[str]) -> None:
+def check_init(config: Experiment, class_names: Sequence[str]) -> None:
     """Raises InputError where the run cannot start from its package. Nothing is compiled."""
     model = abstract_model(config.model)
     blank = {path: np.zeros(leaf.shape, np.float32) for path, leaf in flat_state(model).items()}
-    load_start(fill(model, blank), config.start, class_names)
+    load_init(fill(model, blank), config.init, class_names)
 
 
-def load_start(model: DeepLab, start: StartConfig, class_names: Sequence[str]) -> list[str]:
+def load_init(model: DeepLab, init: InitConfig, class_names: Sequence[str]) -> list[str]:
     """Puts a package's weights into the model, by the mode; returns the names of the tensors that it did not give."""
-    if start.package is None:
+    if init.package is None:
         return []
-    if start.mode == "continue_training":
-        continue_training(model, start.package, class_names)
+    if init.mode == "continue_training":
+        continue_training(model, init.package, class_names)
         return []
-    return (encoder_alone if start.mode == "encoder" else transfer_learning)(model, start.package)
+    return (encoder_alone if init.mode == "encoder" else transfer_learning)(model, init.package)
 
 
 def encoder_alone(model: DeepLab, package: Path) -> list[str]:
@@ -56,11 +56,11 @@ def encoder_alone(model: DeepLab, package: Path) -> list[str]:
     return [name for name in names(model) if name.startswith(left)]
 
 
-def describe_start(start: StartConfig, left: Sequence[str]) -> str:
+def describe_init(init: InitConfig, left: Sequence[str]) -> str:
     """What a run starts from, and what its package did not give, in one line."""
-    if start.mode != "encoder":
-        return f"starting from the weights of {start.package}" + (f"; not its {counted(left)}" if left else "")
-    package = Path(start.package or "")
+    if init.mode != "encoder":
+        return f"starting from the weights of {init.package}" + (f"; not its {counted(left)}" if left else "")
+    package = Path(init.package or "")
     with safetensors.safe_open(package / "weights.safetensors", framework="numpy") as file:
         theirs = [name for name in file.keys() if not name.startswith("encoder.")]  # noqa: SIM118 (not a dict)
     return f"starting from the encoder of {package}, whose {counted(theirs)} were left; at random: {counted(left)}"
@@ -97,7 +97,7 @@ def transfer_learning(model: DeepLab, package: Path) -> list[str]:
         put(model, {name: array for name, array in theirs.items() if not name.startswith(left)}, left, package)
     except InputError as error:
         shapes = [{n: w.shape for n, w in weights.items() if n.startswith("encoder.")} for weights in (theirs, ours)]
-        hint = "; its encoder fits, which start.mode=encoder takes alone" if shapes[0] == shapes[1] else ""
+        hint = "; its encoder fits, which init.mode=encoder takes alone" if shapes[0] == shapes[1] else ""
         raise InputError(f"{error}{hint}") from None
     return [name for name in ours if name.startswith(left)]
 
@@ -129,12 +129,12 @@ def check_continue(model: ModelConfig, package: Path, class_names: Sequence[str]
         if not same_class(ours, other, source.num_classes):
             raise InputError(
                 f"class {id} is {ours!r} in the data set but {other!r} in {package}; to continue training they must "
-                "be equal, to start on other classes use start.mode=transfer_learning"
+                "be equal, to start on other classes use init.mode=transfer_learning"
             )
     if len(class_names) != len(theirs):
         raise InputError(
             f"the data set has {len(class_names)} classes but {package} has {len(theirs)}; to continue training they "
-            "must be equal, to start on other classes use start.mode=transfer_learning"
+            "must be equal, to start on other classes use init.mode=transfer_learning"
         )
     if source.num_classes != model.num_classes:
         raise InputError(
@@ -149,9 +149,9 @@ def same_class(ours: str, theirs: str, logits: int) -> bool:
     return ours == theirs or (logits == 1 and alike)
 
 
-def unlike(start: StartConfig, model: ModelConfig, preprocess: PreprocessConfig) -> list[str]:
+def init_warnings(init: InitConfig, model: ModelConfig, preprocess: PreprocessConfig) -> list[str]:
     """Every setting in which a run differs from what the weights that it takes from a package were trained with."""
-    package = Path(start.package or "")
+    package = Path(init.package or "")
     theirs = read_package(package).preprocess
     notes = [
         f"preprocess.{name} is {before} in {package} and {now} here"
@@ -159,7 +159,7 @@ def unlike(start: StartConfig, model: ModelConfig, preprocess: PreprocessConfig)
         if name in ("mean", "std", "color_mode")
     ]
     facts = other_facts(load_json(ModelConfig, package / "architecture.json"), model, package)
-    if start.mode == "encoder":
+    if init.mode == "encoder":
         free = tuple(f"model.encoder.{name} " for name in DILATION)
         facts = [fact for fact in facts if fact.startswith("model.encoder.") and not fact.startswith(free)]
     return notes + facts

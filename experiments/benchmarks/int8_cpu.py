@@ -83,7 +83,7 @@ def main(
 def quantize(source: Path, package: Package, calibration: Dataset, out: Path) -> None:
     """A graph a way."""
     from converters.export.export import Images, Options, network_inputs
-    from converters.export.onnx.precision import to_int8
+    from converters.export.onnx_graph.precision import to_int8
 
     graph, options = onnx.load(source / "weights.onnx"), Options(calibration=Images(calibration))
     out.mkdir(parents=True)

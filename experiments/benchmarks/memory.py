@@ -1,4 +1,4 @@
-"""How much less a training step keeps for its backward pass with `train.rematerialize`, for DeepLabV3+ at stride 16.
+"""How much less a training step keeps for its backward pass with `train.remat`, for DeepLabV3+ at stride 16.
 
     python experiments/benchmarks/memory.py
 
@@ -14,21 +14,21 @@ from flax import nnx
 
 from deeplab_jax.models import presets
 from deeplab_jax.models.state import abstract_model
-from deeplab_jax.train.step import keeping_features_only, kernels_in
+from deeplab_jax.train.step import kernels_in, saving_activations_only
 
 
-def kept_bytes(encoder: str, size: int, batch: int, dtype: str, rematerialize: bool) -> int:
+def kept_bytes(encoder: str, size: int, batch: int, dtype: str, remat: bool) -> int:
     abstract = abstract_model(presets.smp_deeplabv3plus(encoder, 21))
-    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    graph, params, batch_stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
 
-    def backward(params, stats):
+    def backward(params, batch_stats):
         def loss(params):
-            model = nnx.merge(graph, kernels_in(jnp.dtype(dtype), params), stats, copy=True)
+            model = nnx.merge(graph, kernels_in(jnp.dtype(dtype), params), batch_stats, copy=True)
             return model(jnp.zeros((batch, size, size, 3), dtype), rngs=nnx.Rngs(dropout=0)).astype(jnp.float32).sum()
 
-        return jax.vjp(keeping_features_only(loss) if rematerialize else loss, params)[1]
+        return jax.vjp(saving_activations_only(loss) if remat else loss, params)[1]
 
-    return size_of(jax.eval_shape(backward, params, stats)) - size_of(params)
+    return size_of(jax.eval_shape(backward, params, batch_stats)) - size_of(params)
 
 
 def size_of(tree) -> int:
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
     print(f"jax {jax.__version__}, {options.batch} images of {options.size}x{options.size}")
-    print("| encoder | type | kept, MiB | kept with rematerialize, MiB | share |\n|---|---|---|---|---|")
+    print("| encoder | type | kept, MiB | kept with remat, MiB | share |\n|---|---|---|---|---|")
     for encoder in options.encoders:
         for dtype in ("float32", "bfloat16"):
             plain, less = (kept_bytes(encoder, options.size, options.batch, dtype, on) / 2**20 for on in (False, True))

@@ -21,9 +21,9 @@ import tyro
 from tyro.conf import arg
 
 from converters import smp
-from converters.export.onnx.precision import to_int8
-from converters.export.onnx.sizes import fix_size
-from converters.export.onnx.trace import finish, trace
+from converters.export.onnx_graph.precision import to_int8
+from converters.export.onnx_graph.sizes import fix_size
+from converters.export.onnx_graph.trace import finish, trace
 from deeplab_jax.models import presets
 
 THREADS = 2

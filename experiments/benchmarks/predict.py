@@ -35,7 +35,7 @@ def make_package(folder: Path, encoder: str) -> Path:
     """An ONNX package of random weights."""
     from flax import nnx
 
-    from converters.export.onnx.onnx_package import export
+    from converters.export.onnx_graph.onnx_package import export
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.config import PreprocessConfig
     from deeplab_jax.inference.backends import jax_backend

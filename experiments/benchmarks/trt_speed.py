@@ -17,9 +17,9 @@ import onnx
 import tensorrt  # pyright: ignore[reportMissingImports]
 from cuda.bindings import runtime as cuda  # pyright: ignore[reportMissingImports]
 
-from converters.export.onnx.onnx_package import class_ids
-from converters.export.onnx.session import open_session
-from converters.export.tensorrt.tensorrt_package import Profile, Span, export
+from converters.export.onnx_graph.onnx_package import class_ids
+from converters.export.onnx_graph.session import open_session
+from converters.export.tensorrt_engine.tensorrt_package import Profile, Span, export
 from deeplab_jax.inference.backends import tensorrt_backend
 from deeplab_jax.package.folder import read_package
 

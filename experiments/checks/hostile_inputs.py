@@ -149,7 +149,7 @@ def make_packages(folder: Path) -> dict[str, Path]:
     """A small network as a JAX and as an ONNX package."""
     from flax import nnx
 
-    from converters.export.onnx.onnx_package import export
+    from converters.export.onnx_graph.onnx_package import export
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.config import PreprocessConfig
     from deeplab_jax.inference.backends import jax_backend
@@ -159,7 +159,7 @@ def make_packages(folder: Path) -> dict[str, Path]:
     config = ModelConfig(
         num_classes=5,
         encoder=ResNetConfig((1, 1, 1, 1), bottleneck=False, output_stride=16, dilation_rule="whole-stage", width=8),
-        aspp=ASPPConfig(rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
+        aspp=ASPPConfig(atrous_rates=(1, 2), channels=16, branches="separable", refine="separable", dropout=0.1),
         decoder=DecoderConfig(low_level_channels=8, channels=16),
     )
     model = build_model(config, rngs=nnx.Rngs(0))

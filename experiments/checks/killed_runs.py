@@ -49,7 +49,7 @@ def main() -> None:
         base,
         preprocess=replace(base.preprocess, size=(32, 32)),
         augment=replace(base.augment, crop=(32, 32)),
-        optim=replace(base.optim, average=0.9),
+        optim=replace(base.optim, ema_decay=0.9),
         train=train,
     )
     recipe = out / "recipe.py"

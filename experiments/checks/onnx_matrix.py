@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from converters.export.onnx.onnx_package import ODD_SIZE, TOLERANCE, open_session, run
-from converters.export.onnx.sizes import fix_size
-from converters.export.onnx.trace import finish, trace
+from converters.export.onnx_graph.onnx_package import ODD_SIZE, TOLERANCE, open_session, run
+from converters.export.onnx_graph.sizes import fix_size
+from converters.export.onnx_graph.trace import finish, trace
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab, build_model, presets
 from deeplab_jax.models.layers import Conv

@@ -15,6 +15,6 @@ config = Experiment(
     data=DataConfig(root=Path("camvid"), format="camvid"),
     preprocess=PreprocessConfig(size=(360, 480)),
     augment=AugmentConfig(crop=(192, 192), scale=(0.5, 1.5)),
-    optim=OptimConfig(learning_rate=0.05),
+    optim=OptimConfig(lr=0.05),
     train=TrainConfig(steps=600, batch_size=8, validate_every=200, save_every=200),
 )

@@ -1,7 +1,7 @@
 """CamVid, DeepLabV3+ ResNet-50 at output stride 16, rare classes weighing more.
 
     deeplab convert timm resnet50.safetensors --encoder tu-resnet50 --out imagenet
-    deeplab train experiments/recipes/camvid_resnet50.py --data.root CAMVID --start.package imagenet
+    deeplab train experiments/recipes/camvid_resnet50.py --data.root CAMVID --init.package imagenet
 
 Published: no figure known for this network on these 11 classes. Measured: not run.
 """
@@ -25,6 +25,6 @@ config = Experiment(
     preprocess=PreprocessConfig(size=(360, 480)),
     augment=AugmentConfig(crop=(352, 352), scale=(0.5, 2.0)),
     loss=LossConfig(balance=True),
-    optim=OptimConfig(learning_rate=0.01, warmup=200),
+    optim=OptimConfig(lr=0.01, warmup=200),
     train=TrainConfig(epochs=200.0, batch_size=16, precision="bfloat16", validate_epochs=10.0),
 )

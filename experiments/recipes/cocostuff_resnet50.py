@@ -1,7 +1,7 @@
 """COCO-Stuff, 171 classes, DeepLabV3+ ResNet-50 at output stride 16.
 
     deeplab convert timm resnet50.safetensors --encoder tu-resnet50 --out imagenet
-    deeplab train experiments/recipes/cocostuff_resnet50.py --data.root COCOSTUFF --start.package imagenet
+    deeplab train experiments/recipes/cocostuff_resnet50.py --data.root COCOSTUFF --init.package imagenet
 
 Published: no figure known for this network. Measured: not run.
 """
@@ -16,6 +16,6 @@ config = Experiment(
     data=DataConfig(root=Path("cocostuff"), format="cocostuff", workers=8),
     preprocess=PreprocessConfig(size=(513, 513)),
     augment=AugmentConfig(crop=(513, 513), scale=(0.5, 2.0)),
-    optim=OptimConfig(learning_rate=0.01),
+    optim=OptimConfig(lr=0.01),
     train=TrainConfig(steps=80_000, batch_size=16, precision="bfloat16", validate_every=8000, save_every=2000),
 )

@@ -1,7 +1,7 @@
 """A small COCO export (building facades, 15 images to train on), fine-tuned from Google's MobileNetV2 for PASCAL VOC.
 
     deeplab convert tf model.ckpt-30000 --out voc
-    deeplab train experiments/recipes/facade_mobilenet_v2.py --data.root EXPORT --start.package voc --out runs/facade
+    deeplab train experiments/recipes/facade_mobilenet_v2.py --data.root EXPORT --init.package voc --out runs/facade
 
 The BatchNorms of these weights are folded into the convolutions, so their statistics are the identity: they are kept,
 where those of a small batch would undo what was learnt.
@@ -19,6 +19,6 @@ config = Experiment(
     data=DataConfig(root=Path("export"), format="coco"),
     preprocess=PreprocessConfig(size=(512, 512), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     augment=AugmentConfig(crop=(257, 257), scale=(0.5, 1.5)),
-    optim=OptimConfig(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, encoder_factor=0.1, freeze_norms=True),
+    optim=OptimConfig(optimizer="adam", lr=1e-3, weight_decay=0.0, encoder_lr_scale=0.1, freeze_norms=True),
     train=TrainConfig(steps=120, batch_size=4, validate_every=40, save_every=40),
 )

@@ -2,7 +2,7 @@
 
     deeplab convert timm resnet101.safetensors --encoder tu-resnet101 --out imagenet
     deeplab train experiments/recipes/voc_resnet101.py --data.root VOC2012 --data.train-split trainaug \\
-        --start.package imagenet
+        --init.package imagenet
 
 Published (mmsegmentation, single scale): mIoU 78.85. Measured: not run.
 """
@@ -17,6 +17,6 @@ config = Experiment(
     data=DataConfig(root=Path("VOC2012"), format="voc", workers=8),
     preprocess=PreprocessConfig(size=(513, 513), resize_mode="pad"),
     augment=AugmentConfig(crop=(513, 513), scale=(0.5, 2.0)),
-    optim=OptimConfig(learning_rate=0.007),
+    optim=OptimConfig(lr=0.007),
     train=TrainConfig(steps=30_000, batch_size=16, precision="bfloat16", validate_every=2000, save_every=1000),
 )

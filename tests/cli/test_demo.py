@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from conftest import changed
-from converters.export.onnx.onnx_package import export
+from converters.export.onnx_graph.onnx_package import export
 from deeplab_jax import demo
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data import generate

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import random_images
 from converters.export import export as converter
-from converters.export.onnx import session
+from converters.export.onnx_graph import session
 from deeplab_jax import AutoModel
 from deeplab_jax.cli.main import main
 from deeplab_jax.data.formats import open_dataset
@@ -59,7 +59,7 @@ def test_a_graph_for_tensorrt_is_measured_without_the_kernels_of_this_cpu(
         opened.append((any(node.op_type == "QuantizeLinear" for node in graph.graph.node), exact))
         return session.open_session(graph, exact=exact)
 
-    monkeypatch.setattr("converters.export.onnx.onnx_package.open_session", open_session)
+    monkeypatch.setattr("converters.export.onnx_graph.onnx_package.open_session", open_session)
     monkeypatch.setattr(converter, "build_engine", lambda source, folder, *_: shutil.copytree(source, folder))
     train, val = (open_dataset(shapes_folder, "folder", split) for split in ("train", "val"))
     options = converter.Options(precision="int8", calibration=converter.Images(train), data=val)

@@ -13,11 +13,11 @@ from flax import nnx
 
 from conftest import randomize_statistics
 from converters.export.compare import first_difference, layer_outputs
-from converters.export.onnx import onnx_package as converter
-from converters.export.onnx import precision
-from converters.export.onnx.sizes import fix_size
-from converters.export.onnx.trace import finish, trace
-from converters.export.tensorrt.check import faults
+from converters.export.onnx_graph import onnx_package as converter
+from converters.export.onnx_graph import precision
+from converters.export.onnx_graph.sizes import fix_size
+from converters.export.onnx_graph.trace import finish, trace
+from converters.export.tensorrt_engine.check import faults
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax_backend
@@ -47,8 +47,8 @@ CONFIGS = {  # between them every kind of layer, padding, upsampling and head
     "ResNet that strides last, V3": ModelConfig(
         3,
         ResNetConfig(
-            (2, 2, 2, 2), True, 8, "after-strided-unit", width=8, groups=2, group_width=32, deep_stem=(4, 4, 8),
-            pool_padding="same", stride_unit="last", low_level="residual", multi_grid=(1, 2),
+            (2, 2, 2, 2), True, 8, "after-strided-block", width=8, groups=2, group_width=32, deep_stem=(4, 4, 8),
+            pool_padding="same", stride_block="last", low_level="residual", multi_grid=(1, 2),
         ),
         ASPPConfig((2, 3), 8, refine=None, pool_first=True),
         align_corners=False,
@@ -65,7 +65,7 @@ CONFIGS = {  # between them every kind of layer, padding, upsampling and head
         3,
         MobileNetV2Config(
             ((1, 8, 1, 1), (6, 8, 2, 2), (6, 8, 2, 2), (6, 16, 1, 2), (6, 16, 1, 1), (6, 16, 1, 2)), 16,
-            "after-strided-unit", "expansion", None, stem=8, padding="same",
+            "after-strided-block", "expansion", None, stem=8, padding="same",
         ),
         ASPPConfig((), 8, refine=None),
     ),
@@ -245,7 +245,7 @@ def converter_tensor(array):
 
 @pytest.mark.parametrize("layer", ["encoder.stage2.0.conv2", "aspp.refine.conv.depthwise", "classifier"])
 def test_a_difference_from_jax_is_refused_and_its_first_layer_named(tiny_package, tmp_path, monkeypatch, layer):
-    monkeypatch.setattr("converters.export.onnx.trace.trace", spoil(layer))
+    monkeypatch.setattr("converters.export.onnx_graph.trace.trace", spoil(layer))
     with pytest.raises(InputError, match=f"differs from JAX by .* at batch 1 and 97x161, first in {layer}; nothing"):
         converter.export(tiny_package, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,10 +7,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from converters.export.onnx import passes
-from converters.export.onnx.graph import GraphError, infer_shapes
-from converters.export.onnx.layout import channels_first
-from converters.export.onnx.sizes import fix_size, generalize
+from converters.export.onnx_graph import passes
+from converters.export.onnx_graph.graph import GraphError, infer_shapes
+from converters.export.onnx_graph.layout import channels_first
+from converters.export.onnx_graph.sizes import fix_size, generalize
 from deeplab_jax.models.layers import interpolation_matrix
 
 RNG = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from converters.export.onnx import onnx_package as converter
-from converters.export.onnx import precision
+from converters.export.onnx_graph import onnx_package as converter
+from converters.export.onnx_graph import precision
 from deeplab_jax.errors import InputError
 
 

@@ -144,7 +144,7 @@ NAMES = {
 @pytest.mark.parametrize("how", NAMES)
 def test_names_and_forms_that_arguments_are_kept_in(weights, how):
     config, report = decided(weights, NAMES[how])
-    assert (config.encoder.output_stride, config.aspp.rates) == (8, (2, 5, 3))
+    assert (config.encoder.output_stride, config.aspp.atrous_rates) == (8, (2, 5, 3))
     assert report.notes == []
     assert len(report.taken) == 2 + ("ackbone" in str(NAMES[how]).lower() or "mobilenet" in str(NAMES[how]).lower())
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from converters.export.tensorrt.tensorrt_package import Profile, Span, export, trt_config
+from converters.export.tensorrt_engine.tensorrt_package import Profile, Span, export, trt_config
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import PreprocessConfig
@@ -26,7 +26,7 @@ SIZE = (4, 6)
 KERNEL = np.array([[1, 2, 3], [-4, 5, 6]], np.float32)
 UP_TO_8 = Span(1, 1, 8)
 NEED_FAKES = (
-    "converters.export.tensorrt.build",
+    "converters.export.tensorrt_engine.build",
     "deeplab_jax.inference.backends.tensorrt_engine",
 )  # which import TensorRT
 

@@ -6,7 +6,7 @@ import pytest
 from onnx import parser
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from converters.export.tensorrt.check import check_graph, faults, precision
+from converters.export.tensorrt_engine.check import check_graph, faults, precision
 from deeplab_jax.errors import InputError
 
 SHAPE = "size = Shape <start = 2, end = 4> (images)"

@@ -139,9 +139,9 @@ def test_dilations_of_a_frozen_graph_are_read_off():
     assert tf_deeplab.recorded(mobile | {unit.format(16, "expand/Conv2D"): (1, 1)}) == tf_deeplab.Dilations(8)
 
     cell = presets.tf_deeplab("xception_65", dense_prediction_cell=True).aspp
-    branches = {f"meta_architecture/branch{i}_depthwise/depthwise": pair for i, pair in enumerate(cell.rates)}
+    branches = {f"meta_architecture/branch{i}_depthwise/depthwise": pair for i, pair in enumerate(cell.atrous_rates)}
     found = tf_deeplab.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
-    assert found == cell.rates
+    assert found == cell.atrous_rates
     tf_deeplab.check_cell(cell, found)
     with pytest.raises(InputError, match=r"only the published .* are known"):
         tf_deeplab.check_cell(cell, ((3, 3), *found[1:]))

@@ -62,7 +62,7 @@ def test_what_another_engine_refuses_leaves_nothing(source, tmp_path, monkeypatc
     def differs(source, dynamic_size):
         raise InputError("it differs; nothing was written")
 
-    monkeypatch.setattr("converters.export.onnx.onnx_package.build", differs)
+    monkeypatch.setattr("converters.export.onnx_graph.onnx_package.build", differs)
     with pytest.raises(InputError, match="nothing was written"):
         export(source, ["torch", "onnx"], tmp_path / "out", Options(), lambda step, found: None)
     assert not [*tmp_path.iterdir()]

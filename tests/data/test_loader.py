@@ -8,7 +8,7 @@ import pytest
 
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
-from deeplab_jax.data.loader import Part, eval_batches, train_batches
+from deeplab_jax.data.loader import HostShard, eval_batches, train_batches
 
 PREPROCESS = PreprocessConfig(size=(40, 56))
 
@@ -48,8 +48,8 @@ def test_parts_of_batches_make_up_the_whole(shapes_folder):
         lambda part: train_batches(dataset, PREPROCESS, 4, range(1, 4), 3, DataConfig(), part),
         lambda part: eval_batches(dataset, PREPROCESS, 4, DataConfig(), part),
     ):
-        halves = zip(*(list(read(Part(i, 2))) for i in range(2)), strict=True)
-        for whole, (one, two) in zip(read(Part()), halves, strict=True):
+        halves = zip(*(list(read(HostShard(i, 2))) for i in range(2)), strict=True)
+        for whole, (one, two) in zip(read(HostShard()), halves, strict=True):
             for name in whole:
                 np.testing.assert_array_equal(whole[name], np.concatenate([one[name], two[name]]))
 

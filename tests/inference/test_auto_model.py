@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from conftest import random_images
-from converters.export.onnx.onnx_package import export
+from converters.export.onnx_graph.onnx_package import export
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.resize import Placement

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import random_images
 from converters.export import export as exporter
-from converters.export.onnx import onnx_package as converter
+from converters.export.onnx_graph import onnx_package as converter
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.cli import main

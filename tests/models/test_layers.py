@@ -70,7 +70,7 @@ def test_dilation_rules():
     """Stride 8: stage 3 dilates by 2, stage 4 by 4; the rules differ in the first block alone."""
     blocks = (1, 2, 2, 2)
     whole = plan(ResNetConfig(blocks, True, 8, "whole-stage"))
-    after = plan(ResNetConfig(blocks, True, 8, "after-strided-unit"))
+    after = plan(ResNetConfig(blocks, True, 8, "after-strided-block"))
     assert whole[1:] == [[(2, 1, 1), (1, 1, 1)], [(1, 2, 2), (1, 2, 2)], [(1, 4, 4), (1, 4, 4)]]
     assert after[1:] == [[(2, 1, 1), (1, 1, 1)], [(1, 1, 2), (1, 2, 2)], [(1, 2, 4), (1, 4, 4)]]
 
@@ -118,12 +118,12 @@ def test_shortcut_of_a_unit_whose_stride_was_replaced(keeps, projects):
     entry = ((4, 2), (8, 2), (8, 2))
     config = XceptionConfig(entry, 1, 8, "after-relu", keeps_projections=keeps, exit=((8, 8, 8), (8, 8, 8)))
     encoder = nnx.eval_shape(lambda: Xception(config, rngs=nnx.Rngs(0)))
-    assert [isinstance(unit.shortcut, ConvNorm) for unit in encoder.units[:3]] == projects
+    assert [isinstance(block.shortcut, ConvNorm) for block in encoder.blocks[:3]] == projects
 
 
 def test_multi_grid_multiplies_the_last_stage():
     config = replace(presets.RESNETS["resnet50"], output_stride=16, multi_grid=(1, 2, 4))
-    assert [steps.first for steps in plan(config)[-1]] == [1, 4, 8]  # the first unit would have strided
+    assert [steps.first for steps in plan(config)[-1]] == [1, 4, 8]  # the first block would have strided
     assert [steps.first for steps in plan(replace(config, dilation_rule="whole-stage"))[-1]] == [2, 4, 8]
 
 
@@ -159,9 +159,9 @@ def test_conv_forms_agree(kernel, stride):
         (lambda: replace(presets.XCEPTIONS["xception41"], entry=((64, 2),)), "must stride by 2 three times"),
         (lambda: replace(presets.MOBILENET_V2, in_channels=0), "in_channels=0 must be at least 1"),
         (lambda: replace(presets.RESNETS["resnet50"], multi_grid=(0, 1, 1)), "multi_grid=.* must be 1 to"),
-        (lambda: replace(presets.RESNETS["resnet18"], groups=32), "groups=32 needs bottleneck units"),
+        (lambda: replace(presets.RESNETS["resnet18"], groups=32), "groups=32 needs bottleneck blocks"),
         (lambda: replace(presets.MOBILENET_V2, head=-3), "head=.* must be 1 to"),
-        (lambda: ASPPConfig(rates=(10**8,)), "rates=.* must be 1 to"),
+        (lambda: ASPPConfig(atrous_rates=(10**8,)), "rates=.* must be 1 to"),
         (lambda: ASPPConfig(epsilon=-1.0), "epsilon=-1.0 must be positive"),
         (lambda: DPCConfig((0,), ((1, 1),)), "must name the encoder, -1, or earlier branches"),
         (lambda: presets.tf_deeplab("mobilenet_v2", depth_multiplier=0.0), "depth_multiplier=0.0 must be 0.1 to 4"),

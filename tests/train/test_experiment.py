@@ -69,7 +69,7 @@ def test_settings_become_an_experiment(project, tmp_path):
     assert sorted(np.unique(dataset[0].mask)) == [0, 1, 2, 255]
     assert (found.preprocess.size, found.augment.crop) == ((32, 48), (32, 48))
     assert (found.train.epochs, found.train.validate_epochs, found.train.batch_size) == (2.0, 0.5, 8)
-    assert found.optim.learning_rate == 0.01
+    assert found.optim.lr == 0.01
     usual = load_experiment(write(tmp_path, epochs=None, input_size=None), [f"--data.root={project}"])
     assert (usual.train.epochs, usual.preprocess.size) == (2.0, (513, 513))
 
@@ -77,13 +77,13 @@ def test_settings_become_an_experiment(project, tmp_path):
 @pytest.mark.slow
 def test_a_training_file_starts_a_run(project, tmp_path, tiny_package, monkeypatch, capsys):
     command = ["deeplab", "train", str(write(tmp_path)), "--data.root", str(project), "--out", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", [*command, "--start.package", str(tiny_package)])
+    monkeypatch.setattr("sys.argv", [*command, "--init.package", str(tiny_package)])
     started = []
     monkeypatch.setattr(loop, "train", lambda config, out: started.append((config, out)) or Progress(0.5))
     assert main.main() == 0, capsys.readouterr().err
     ((config, out),) = started
     assert (config.model.num_classes, config.model.encoder.width) == (3, 8)  # the package's network
-    assert (config.start.package, out) == (tiny_package, tmp_path / "run")
+    assert (config.init.package, out) == (tiny_package, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
 
     open_and_close(tiny_experiment)
     (run / "package").mkdir()
-    elsewhere = r"choose another --out; start\.package .*run/package takes its weights there"
+    elsewhere = r"choose another --out; init\.package .*run/package takes its weights there"
     with pytest.raises(InputError, match=rf"run holds a run with train\.batch_size=8, not 16; {elsewhere}"):
         open_and_close(changed(tiny_experiment, batch_size=16, steps=13))
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_a_bad_mask_costs_no_step(tiny_experiment, tmp_path):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
-    hot = replace(tiny_experiment, optim=OptimConfig(learning_rate=1e30))
+    hot = replace(tiny_experiment, optim=OptimConfig(lr=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
     with pytest.raises(
         InputError, match=r"is not finite by step 4; begin again in another --out with a lower optim\.learn"
@@ -231,10 +231,10 @@ def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment,
         (TrainConfig, {"batch_size": 0}),
         (TrainConfig, {"seed": -1}),
         (TrainConfig, {"log_every": 0}),
-        (OptimConfig, {"learning_rate": float("nan")}),
+        (OptimConfig, {"lr": float("nan")}),
         (OptimConfig, {"momentum": 1.0}),
-        (OptimConfig, {"clip_norm": 0.0}),
-        (OptimConfig, {"accumulate": 0}),
+        (OptimConfig, {"grad_clip_norm": 0.0}),
+        (OptimConfig, {"grad_accum_steps": 0}),
     ],
 )
 def test_settings_that_cannot_be_are_named(kind, fields):

@@ -16,7 +16,7 @@ TERMS = {
     "cross-entropy": LossConfig(),
     "weighted": LossConfig(class_weights=(0.5, 2.0, 1.0, 0.0, 3.0)),
     "smoothed": LossConfig(label_smoothing=0.1, class_weights=(0.5, 2.0, 1.0, 0.25, 3.0)),
-    "hard pixels": LossConfig(hard_pixels=0.3),
+    "hard pixels": LossConfig(ohem_fraction=0.3),
     "focal": LossConfig(cross_entropy=0.0, focal=1.0, focal_gamma=0.5),
     "dice": LossConfig(cross_entropy=0.0, dice=1.0),
     "lovasz": LossConfig(cross_entropy=0.0, lovasz=1.0),
@@ -73,7 +73,7 @@ def test_pixels_of_equal_loss_are_not_counted_beyond_the_share():
     logits, ids = np.zeros((1, 2, 5, 2), np.float32), np.zeros((1, 2, 5), np.int32)
     logits[..., 0] = 100
     logits[0, 0, :2] = 0
-    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(ids), LossConfig(hard_pixels=0.3))
+    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(ids), LossConfig(ohem_fraction=0.3))
     assert loss == pytest.approx(2 * np.log(2) / 3)
 
 
@@ -173,7 +173,7 @@ def test_gradients_are_finite_at_the_extremes(case, name):
         ({"cross_entropy": 0.0}, "every loss has weight 0"),
         ({"class_weights": (1.0, -1.0)}, "class_weights must not be negative"),
         ({"class_weights": (1.0,), "balance": True}, "either class_weights or balance"),
-        ({"hard_pixels": 0.0}, "hard_pixels=0.0 must be above 0"),
+        ({"ohem_fraction": 0.0}, "ohem_fraction=0.0 must be above 0"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0 must be"),
     ],
 )

@@ -12,7 +12,7 @@ TERMS = {
     "cross-entropy": LossConfig(),
     "weighted": LossConfig(class_weights=(0.5, 3.0)),
     "smoothed": LossConfig(label_smoothing=0.2),
-    "hard pixels": LossConfig(hard_pixels=0.3),
+    "hard pixels": LossConfig(ohem_fraction=0.3),
     "focal": LossConfig(cross_entropy=0.0, focal=1.0, focal_gamma=1.5, class_weights=(0.25, 0.75)),
     "dice": LossConfig(cross_entropy=0.0, dice=1.0),
     "lovasz": LossConfig(cross_entropy=0.0, lovasz=1.0),

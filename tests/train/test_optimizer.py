@@ -11,7 +11,7 @@ from deeplab_jax.train.optimizer import kernels, make_optimizer, make_schedule
 
 
 def test_poly_schedule():
-    schedule = make_schedule(OptimConfig(learning_rate=0.5, poly_power=0.9), 100)
+    schedule = make_schedule(OptimConfig(lr=0.5, poly_power=0.9), 100)
     for step in (0, 30, 99, 100):
         assert schedule(step) == pytest.approx(0.5 * (1 - step / 100) ** 0.9, rel=1e-5, abs=1e-9)
 
@@ -29,7 +29,7 @@ def test_only_kernels_decay():
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 def test_warm_up_rises_and_the_rest_falls_to_zero(schedule):
-    rate = make_schedule(OptimConfig(learning_rate=0.5, schedule=schedule, warmup=10), 100)
+    rate = make_schedule(OptimConfig(lr=0.5, schedule=schedule, warmup=10), 100)
     np.testing.assert_allclose([rate(i) for i in range(10)], 0.5 * np.arange(1, 11) / 10, rtol=1e-5)
     assert rate(10) == pytest.approx(0.5)
     expected = {"poly": 0.5 * 0.5**0.9, "cosine": 0.25, "constant": 0.5}[schedule]
@@ -41,7 +41,7 @@ def weights():
     conv = {"kernel": jnp.full((3, 3, 1, 2), 2.0)}
     norm = {"scale": jnp.full(2, 2.0), "bias": jnp.full(2, 2.0)}
     return {
-        "encoder": {"units": {0: {"conv": conv, "norm1": norm}}},
+        "encoder": {"blocks": {0: {"conv": conv, "norm1": norm}}},
         "classifier": {"kernel": jnp.full((1, 1, 2, 3), 2.0), "bias": jnp.full(3, 2.0)},
     }
 
@@ -61,7 +61,7 @@ def change(config: OptimConfig, steps: int = 1):
         gradients = jax.tree.map(lambda array: jnp.full_like(array, 0.5), params)
         params, state = update(gradients, state, params)
     moved = jax.tree.map(lambda new, old: float((new - old).ravel()[0]), params, before)
-    encoder = moved["encoder"]["units"][0]
+    encoder = moved["encoder"]["blocks"][0]
     return {
         "conv": encoder["conv"]["kernel"],
         "scale": encoder["norm1"]["scale"],
@@ -71,7 +71,7 @@ def change(config: OptimConfig, steps: int = 1):
     }
 
 
-SGD = {"learning_rate": 0.1, "schedule": "constant"}
+SGD = {"lr": 0.1, "schedule": "constant"}
 
 
 def test_sgd_decays_kernels_alone():
@@ -91,13 +91,13 @@ def test_adam_takes_decay_into_its_moments_and_adamw_does_not():
 
 
 def test_the_encoder_can_learn_slower():
-    moved = change(OptimConfig(**SGD, weight_decay=0.0, encoder_factor=0.1))
+    moved = change(OptimConfig(**SGD, weight_decay=0.0, encoder_lr_scale=0.1))
     assert moved["conv"] == moved["scale"] == pytest.approx(-0.005)
     assert moved["kernel"] == moved["bias"] == pytest.approx(-0.05)
 
 
 def test_what_is_frozen_does_not_move_and_does_not_count_in_the_norm():
-    clipped = {**SGD, "weight_decay": 0.1, "clip_norm": 0.3}
+    clipped = {**SGD, "weight_decay": 0.1, "grad_clip_norm": 0.3}
     moved = change(OptimConfig(**clipped, freeze_encoder=True))
     assert moved["conv"] == moved["scale"] == moved["shift"] == 0
     # Nine gradients of 0.5 have norm 1.5, which is brought down to 0.3.
@@ -109,10 +109,10 @@ def test_what_is_frozen_does_not_move_and_does_not_count_in_the_norm():
 
 
 def test_accumulated_steps_are_one_update_of_their_mean():
-    config = OptimConfig(**SGD, weight_decay=0.0, accumulate=3)
+    config = OptimConfig(**SGD, weight_decay=0.0, grad_accum_steps=3)
     assert set(change(config, steps=2).values()) == {0}
     assert change(config, steps=3)["bias"] == pytest.approx(-0.05)
-    schedule = OptimConfig(learning_rate=0.1, accumulate=10, weight_decay=0.0, momentum=0.0)
+    schedule = OptimConfig(lr=0.1, grad_accum_steps=10, weight_decay=0.0, momentum=0.0)
     assert change(schedule, steps=100)["bias"] == pytest.approx(
         -0.5 * sum(0.1 * (1 - i / 10) ** 0.9 for i in range(10))
     )

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from conftest import QUICK_TO_COMPILE, changed
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import Experiment, OptimConfig, StartConfig, TrainConfig, load_json, to_dict
+from deeplab_jax.config import Experiment, InitConfig, OptimConfig, TrainConfig, load_json, to_dict
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.loader import train_batches
 from deeplab_jax.errors import InputError
@@ -233,7 +233,7 @@ def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_
 @pytest.mark.slow
 def test_under_a_constant_rate_an_extended_run_is_the_longer_one(tiny_experiment, tmp_path, capsys):
     """Also where it is extended before it has ended."""
-    constant = replace(tiny_experiment, optim=OptimConfig(learning_rate=0.05, schedule="constant", average=0.9))
+    constant = replace(tiny_experiment, optim=OptimConfig(lr=0.05, schedule="constant", ema_decay=0.9))
     short, long = (changed(constant, steps=steps, validate_every=6, save_every=2) for steps in (3, 4))
     train(long, tmp_path / "whole")
     train(short, tmp_path / "extended")
@@ -315,12 +315,12 @@ def test_the_last_update_is_whole_and_after_the_warm_up(tiny_experiment):
             replace(changed(tiny_experiment, **steps), optim=OptimConfig(**optim)), classes, 100
         ).train.steps
 
-    with pytest.raises(InputError, match=r"10 steps must be a multiple of optim\.accumulate=4; try 12"):
-        fitted({"steps": 10}, accumulate=4)
-    assert fitted({"steps": 12}, accumulate=4) == 12
-    assert fitted({"epochs": 1.0, "batch_size": 10}, accumulate=4) == 12
+    with pytest.raises(InputError, match=r"10 steps must be a multiple of optim\.grad_accum_steps=4; try 12"):
+        fitted({"steps": 10}, grad_accum_steps=4)
+    assert fitted({"steps": 12}, grad_accum_steps=4) == 12
+    assert fitted({"epochs": 1.0, "batch_size": 10}, grad_accum_steps=4) == 12
     with pytest.raises(InputError, match=r"optim\.warmup=3 must be below the 3 updates of the run"):
-        fitted({"steps": 12}, accumulate=4, warmup=3)
+        fitted({"steps": 12}, grad_accum_steps=4, warmup=3)
 
 
 def start(experiment: Path, run: Path, **environment: str) -> subprocess.Popen:
@@ -353,13 +353,13 @@ def test_two_processes_train_as_one(tiny_experiment, tmp_path):
     """Each reads its half of every batch; or, where both share every image, all of it."""
     gentle = replace(
         tiny_experiment,
-        optim=OptimConfig(learning_rate=0.01),
+        optim=OptimConfig(lr=0.01),
         augment=replace(tiny_experiment.augment, crop=(96, 96)),  # as in test_one_device_and_eight_train_alike
     )
     experiment = changed(gentle, steps=5, batch_size=8, validate_every=5, save_every=5)
     train(experiment, tmp_path / "one")
     for space in (1, 2):
-        recipe = write_recipe(tmp_path, changed(experiment, space=space))
+        recipe = write_recipe(tmp_path, changed(experiment, spatial_shards=space))
         run = tmp_path / f"two-{space}"
         assert [process.wait(timeout=300) for process in start_two(recipe, run)] == [0, 0]
         one, two = read_records(tmp_path / "one"), read_records(run)
@@ -383,7 +383,7 @@ def test_a_fault_in_one_process_ends_both(tiny_experiment, broken, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_experiment, tiny_package, tmp_path):
     experiment = changed(tiny_experiment, steps=24, validate_every=10, save_every=4, log_every=3)
-    recipe = write_recipe(tmp_path, replace(experiment, start=StartConfig(tiny_package)))
+    recipe = write_recipe(tmp_path, replace(experiment, init=InitConfig(tiny_package)))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert start(recipe, whole).wait(timeout=300) == 0
 

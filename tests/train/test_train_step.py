@@ -23,9 +23,9 @@ from deeplab_jax.train.step import (
     eval_model,
     freeze_statistics,
     init_state,
-    keeping_features_only,
     make_eval_step,
     make_train_step,
+    saving_activations_only,
 )
 
 ONE = jax.devices()[:1]
@@ -33,7 +33,7 @@ ONE = jax.devices()[:1]
 
 def run_steps(experiment, devices, steps=5):
     """Losses and the state after a few steps on these devices."""
-    shardings = make_shardings(devices, experiment.train.space)
+    shardings = make_shardings(devices, experiment.train.spatial_shards)
     dataset = open_dataset(experiment.data.root, "folder", "train")
     graph, state = init_state(experiment, shardings)
     step, losses = make_train_step(experiment, graph, shardings), []
@@ -44,9 +44,7 @@ def run_steps(experiment, devices, steps=5):
 
 
 def gentle(experiment):
-    return replace(
-        experiment, optim=OptimConfig(learning_rate=0.01), augment=replace(experiment.augment, crop=(96, 96))
-    )
+    return replace(experiment, optim=OptimConfig(lr=0.01), augment=replace(experiment.augment, crop=(96, 96)))
 
 
 @pytest.mark.slow
@@ -62,9 +60,9 @@ def test_one_device_and_eight_train_alike(tiny_experiment):
     losses_1, state_1 = run_steps(experiment, ONE)
     assert len(set(losses_1)) == 5
     for space in (1, 2):
-        losses_8, state_8 = run_steps(changed(experiment, space=space), jax.devices())
+        losses_8, state_8 = run_steps(changed(experiment, spatial_shards=space), jax.devices())
         np.testing.assert_allclose(losses_1, losses_8, rtol=1e-4)
-        for part in ("params", "stats"):
+        for part in ("params", "batch_stats"):
             for one, eight in zip(*(jax.tree.leaves(getattr(s, part)) for s in (state_1, state_8)), strict=True):
                 np.testing.assert_allclose(one, eight, rtol=0, atol=1e-4 * np.abs(one).max())
 
@@ -74,7 +72,7 @@ def test_the_step_changes_everything_it_should(tiny_experiment):
     before = jax.tree.map(np.array, before)
     _, after = run_steps(tiny_experiment, None, steps=1)
     assert int(after.step) == 1
-    for part in ("params", "stats"):
+    for part in ("params", "batch_stats"):
         for old, new in zip(*(jax.tree.leaves(getattr(s, part)) for s in (before, after)), strict=True):
             assert not np.array_equal(old, new)
 
@@ -92,7 +90,7 @@ def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment)
     shapes = [shape.split(",") for result in reduced for shape in re.findall(r"f32\[([\d,]*)\]", result)]
     numbers = sum(int(np.prod([int(side) for side in shape if side])) for shape in shapes)
     gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    statistics = sum(leaf.size for leaf in jax.tree.leaves(state.stats))
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     # BatchNorm adds up two sums forward and two backward of every channel, and its own gradients; there are few others.
     assert gradients <= numbers <= gradients + 2 * statistics + 20
 
@@ -100,8 +98,8 @@ def test_a_step_exchanges_gradients_and_sums_of_batchnorm_alone(tiny_experiment)
 @pytest.mark.slow
 def test_images_shared_by_devices_exchange_rows_not_batches(tiny_experiment):
     """Convolutions and the resizing of logits need some of the other's rows; a batch of images is more than these."""
-    experiment = changed(gentle(tiny_experiment), space=2)
-    shardings = make_shardings(space=2)
+    experiment = changed(gentle(tiny_experiment), spatial_shards=2)
+    shardings = make_shardings(spatial_shards=2)
     graph, state = init_state(experiment, shardings)
     batch = {"image": np.zeros((8, 48, 48, 3), np.uint8), "mask": np.zeros((8, 48, 48), np.uint8)}
     step = make_train_step(experiment, graph, shardings)
@@ -128,7 +126,7 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     def both() -> list[jax.Array]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
         images, ids = augment(augment_key, unchanged, masks, tiny_experiment.augment, tiny_experiment.preprocess)
-        model = nnx.merge(graph, state.params, state.stats, copy=True)
+        model = nnx.merge(graph, state.params, state.batch_stats, copy=True)
         outputs = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
         return [cross_entropy(logits, ids, LossConfig()) for logits in outputs]
 
@@ -156,14 +154,14 @@ def test_frozen_parts_stay_as_they_are(tiny_experiment):
 
 @pytest.mark.slow
 def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
-    experiment = replace(tiny_experiment, optim=replace(tiny_experiment.optim, average=0.9))
+    experiment = replace(tiny_experiment, optim=replace(tiny_experiment.optim, ema_decay=0.9))
     shardings = make_shardings(ONE)
     graph, state = init_state(experiment, shardings)
     step, expected = make_train_step(experiment, graph, shardings), to_arrays(eval_model(graph, state))
     dataset = open_dataset(experiment.data.root, "folder", "train")
     for number, batch in enumerate(train_batches(dataset, experiment.preprocess, 8, range(3), 0, DataConfig())):
         state, _ = step(state, put(batch, shardings))
-        now = to_arrays(eval_model(graph, state._replace(average=None)))
+        now = to_arrays(eval_model(graph, state._replace(ema=None)))
         keep = min(0.9, (1 + number) / (10 + number))
         expected = {name: keep * expected[name] + (1 - keep) * now[name] for name in now}
     found = to_arrays(eval_model(graph, state))
@@ -176,7 +174,7 @@ def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
 def test_bfloat16_trains_nearly_alike_with_float32_weights_and_statistics(tiny_experiment):
     losses, _ = run_steps(tiny_experiment, ONE)
     rounded, state = run_steps(changed(tiny_experiment, precision="bfloat16"), ONE)
-    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.stats))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
     np.testing.assert_allclose(rounded, losses, rtol=0.05)  # bfloat16 has 8 bits
     assert rounded != losses
 
@@ -185,19 +183,19 @@ def test_bfloat16_trains_nearly_alike_with_float32_weights_and_statistics(tiny_e
 def test_rematerializing_changes_no_loss_and_keeps_less(tiny_experiment):
     """What is kept is measured as the size of what the backward pass is given; compilers for CPUs undo the rest."""
     losses, _ = run_steps(tiny_experiment, ONE)
-    again, _ = run_steps(changed(tiny_experiment, rematerialize=True), ONE)
+    again, _ = run_steps(changed(tiny_experiment, remat=True), ONE)
     np.testing.assert_allclose(again, losses, rtol=1e-5)
 
-    def kept_bytes(rematerialize: bool) -> int:
+    def kept_bytes(remat: bool) -> int:
         graph, state = init_state(tiny_experiment, make_shardings(ONE))
         images = jnp.zeros((2, 64, 64, 3))
 
         def loss(params):
-            model = nnx.merge(graph, params, state.stats, copy=True)
+            model = nnx.merge(graph, params, state.batch_stats, copy=True)
             return model(images).sum()
 
-        if rematerialize:
-            loss = keeping_features_only(loss)
+        if remat:
+            loss = saving_activations_only(loss)
         backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], state.params)
         sizes = {name: leaf.size * leaf.dtype.itemsize for name, leaf in enumerate(jax.tree.leaves(backward))}
         return sum(sizes.values()) - sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
@@ -209,12 +207,14 @@ def test_batches_and_crops_must_fit_the_devices(tiny_experiment):
     with pytest.raises(InputError, match="batch_size=30 must be a multiple of 8 devices; try 24"):
         check_fit(changed(tiny_experiment, batch_size=30), make_shardings())
     with pytest.raises(InputError, match="batch_size=30 must be a multiple of 4 groups of 2 devices; try 28"):
-        check_fit(changed(tiny_experiment, batch_size=30), make_shardings(space=2))
+        check_fit(changed(tiny_experiment, batch_size=30), make_shardings(spatial_shards=2))
     odd = replace(tiny_experiment, augment=replace(tiny_experiment.augment, crop=(33, 32)))
-    with pytest.raises(InputError, match=r"crop=\(33, 32\) must have a multiple of train.space=2 rows; try 32"):
-        check_fit(odd, make_shardings(space=2))
-    with pytest.raises(InputError, match=r"train.space=3 must divide the number of devices, 8"):
-        make_shardings(space=3)
+    with pytest.raises(
+        InputError, match=r"crop=\(33, 32\) must have a multiple of train.spatial_shards=2 rows; try 32"
+    ):
+        check_fit(odd, make_shardings(spatial_shards=2))
+    with pytest.raises(InputError, match=r"train.spatial_shards=3 must divide the number of devices, 8"):
+        make_shardings(spatial_shards=3)
 
 
 def test_evaluation_step_leaves_void_out(tiny_experiment):

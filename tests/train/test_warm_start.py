@@ -8,7 +8,7 @@ import pytest
 
 from conftest import blank_model
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import PreprocessConfig, StartConfig
+from deeplab_jax.config import InitConfig, PreprocessConfig
 from deeplab_jax.data.generate import CLASS_NAMES
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax_backend
@@ -17,8 +17,8 @@ from deeplab_jax.models.state import to_arrays
 from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.sharding import make_shardings
-from deeplab_jax.train.step import eval_model, init_state, start_state
-from deeplab_jax.train.warm_start import continue_training, describe_start, load_start, transfer_learning, unlike
+from deeplab_jax.train.step import eval_model, init_from_package, init_state
+from deeplab_jax.train.warm_start import continue_training, describe_init, init_warnings, load_init, transfer_learning
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_continue_keeps_everything(tiny_config, tiny_package, source):
 
 def test_continue_demands_the_same_classes_in_the_same_order(tiny_config, tiny_package):
     swapped = (CLASS_NAMES[0], CLASS_NAMES[2], CLASS_NAMES[1], *CLASS_NAMES[3:])
-    message = f"class 1 is {CLASS_NAMES[2]!r} in the data set but {CLASS_NAMES[1]!r} in .*start.mode=transfer_learning"
+    message = f"class 1 is {CLASS_NAMES[2]!r} in the data set but {CLASS_NAMES[1]!r} in .*init.mode=transfer_learning"
     with pytest.raises(InputError, match=message):
         continue_training(blank_model(tiny_config), tiny_package, swapped)
     count = len(CLASS_NAMES)
@@ -89,48 +89,48 @@ def test_continue_demands_the_same_architecture(tiny_config, tiny_package):
     other = replace(tiny_config, encoder=replace(tiny_config.encoder, epsilon=0.1))
     with pytest.raises(InputError, match=r"architectures differ: model.encoder.epsilon is 1e-05 in .* and 0.1 here"):
         continue_training(blank_model(other), tiny_package, CLASS_NAMES)
-    with pytest.raises(InputError, match=r"give start\.package"):
-        StartConfig(mode="continue_training")
+    with pytest.raises(InputError, match=r"give init\.package"):
+        InitConfig(mode="continue_training")
 
 
 def test_other_settings_than_the_weights_were_trained_with_are_named(tiny_config, tiny_package):
-    start = StartConfig(tiny_package)
-    assert unlike(start, tiny_config, PreprocessConfig()) == []
-    other = replace(tiny_config, num_classes=9, aspp=replace(tiny_config.aspp, rates=(2, 3), dropout=0.3))
-    normalization, rates = unlike(start, other, PreprocessConfig(mean=(0.5, 0.5, 0.5)))
+    start = InitConfig(tiny_package)
+    assert init_warnings(start, tiny_config, PreprocessConfig()) == []
+    other = replace(tiny_config, num_classes=9, aspp=replace(tiny_config.aspp, atrous_rates=(2, 3), dropout=0.3))
+    normalization, rates = init_warnings(start, other, PreprocessConfig(mean=(0.5, 0.5, 0.5)))
     assert normalization == f"preprocess.mean is (0.485, 0.456, 0.406) in {tiny_package} and (0.5, 0.5, 0.5) here"
-    assert rates == f"model.aspp.rates is [1, 2] in {tiny_package} and [2, 3] here"
+    assert rates == f"model.aspp.atrous_rates is [1, 2] in {tiny_package} and [2, 3] here"
 
 
 OTHER_MODELS = {  # around the same encoder
     "DeepLabV3": {"decoder": None, "aux_head": None, "num_classes": 2},
     "another pyramid": {"aspp": DPCConfig((-1, 0), ((1, 2), (3, 1)), channels=8), "num_classes": 9},
-    "another stride": {"aspp": ASPPConfig(rates=(), channels=8), "aux_head": None},
+    "another stride": {"aspp": ASPPConfig(atrous_rates=(), channels=8), "aux_head": None},
 }
 
 
 @pytest.mark.parametrize("other", OTHER_MODELS)
 def test_the_encoder_alone_goes_into_any_model_and_comes_out_of_it(tiny_config, tiny_package, source, tmp_path, other):
-    dilated = replace(tiny_config.encoder, output_stride=8, dilation_rule="after-strided-unit", multi_grid=(2,))
+    dilated = replace(tiny_config.encoder, output_stride=8, dilation_rule="after-strided-block", multi_grid=(2,))
     config = replace(tiny_config, encoder=dilated, **OTHER_MODELS[other])
-    start, model = StartConfig(tiny_package, "encoder"), blank_model(config)
-    left = load_start(model, start, ())
+    start, model = InitConfig(tiny_package, "encoder"), blank_model(config)
+    left = load_init(model, start, ())
     for name, array in to_arrays(model).items():
         assert np.array_equal(array, source[name]) if name.startswith("encoder.") else not array.any(), name
     assert left == [name for name in to_arrays(model) if not name.startswith("encoder.")]
-    said = describe_start(start, left)
+    said = describe_init(start, left)
     theirs = Counter(name.split(".")[0] for name in source)
     assert said.startswith(f"starting from the encoder of {tiny_package}, whose aspp ({theirs['aspp']} tensors)")
     assert f"aux_head ({theirs['aux_head']} tensors)" in said
     assert f"; at random: aspp ({sum(name.startswith('aspp.') for name in left)} tensors)" in said
-    assert unlike(start, config, PreprocessConfig()) == []
+    assert init_warnings(start, config, PreprocessConfig()) == []
 
     classes = Classes(tuple("abcdefghi")[: config.num_classes], default_palette(config.num_classes))
     jax_backend.save(tmp_path / "p", model, classes, PreprocessConfig(size=(48, 48)))
     back = blank_model(tiny_config)
-    load_start(back, StartConfig(tmp_path / "p", "encoder"), CLASS_NAMES)
+    load_init(back, InitConfig(tmp_path / "p", "encoder"), CLASS_NAMES)
     assert all(np.array_equal(a, source[n]) for n, a in to_arrays(back).items() if n.startswith("encoder."))
-    with pytest.raises(InputError, match=r"do not fit .*; its encoder fits, which start\.mode=encoder takes alone"):
+    with pytest.raises(InputError, match=r"do not fit .*; its encoder fits, which init\.mode=encoder takes alone"):
         transfer_learning(blank_model(tiny_config), tmp_path / "p")
 
 
@@ -138,10 +138,10 @@ def test_another_encoder_is_refused_by_all_modes(tiny_config, tiny_package):
     wider = blank_model(replace(tiny_config, encoder=replace(tiny_config.encoder, width=4)))
     for mode in ("encoder", "transfer_learning"):
         with pytest.raises(InputError, match=r"the weights do not fit .* misshapen") as error:
-            load_start(wider, StartConfig(tiny_package, mode), ())
-        assert "start.mode=encoder" not in str(error.value)
+            load_init(wider, InitConfig(tiny_package, mode), ())
+        assert "init.mode=encoder" not in str(error.value)
     other = replace(tiny_config, encoder=replace(tiny_config.encoder, epsilon=0.1, output_stride=8))
-    (fact,) = unlike(StartConfig(tiny_package, "encoder"), other, PreprocessConfig())
+    (fact,) = init_warnings(InitConfig(tiny_package, "encoder"), other, PreprocessConfig())
     assert fact == f"model.encoder.epsilon is 1e-05 in {tiny_package} and 0.1 here"
 
 
@@ -154,18 +154,18 @@ def test_a_package_that_does_not_fit_is_refused_before_anything_is_compiled(tiny
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "init_state", compile_nothing)
         with pytest.raises(InputError, match=r"do not fit .*; its encoder fits"):
-            train(replace(v3, start=StartConfig(tiny_package)), tmp_path / "run")
+            train(replace(v3, init=InitConfig(tiny_package)), tmp_path / "run")
         with pytest.raises(InputError, match="the architectures differ"):
-            train(replace(v3, model=other, start=StartConfig(tiny_package, "continue_training")), tmp_path / "run")
+            train(replace(v3, model=other, init=InitConfig(tiny_package, "continue_training")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, capsys):
-    config = replace(tiny_experiment, start=StartConfig(tiny_package))
+    config = replace(tiny_experiment, init=InitConfig(tiny_package))
     shardings = make_shardings()
     graph, fresh = init_state(config, shardings)
-    state, left = start_state(config, graph, fresh, CLASS_NAMES, shardings)
+    state, left = init_from_package(config, graph, fresh, CLASS_NAMES, shardings)
     begun, untouched = to_arrays(eval_model(graph, state)), to_arrays(eval_model(graph, fresh))
     assert sorted(left) == LAST
     for name, array in begun.items():

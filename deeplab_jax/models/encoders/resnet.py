@@ -9,61 +9,67 @@ from jaxtyping import Array, Float
 from deeplab_jax.model_config import Padding, ResNetConfig
 from deeplab_jax.models.dilation import Steps, replace_strides
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, kept, max_pool, norm, subsample
+from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm, save_activation, subsample
 
 
-class Unit(nnx.Module):
+class Block(nnx.Module):
     """A residual beside a shortcut."""
 
     expansion: int  # channels of the output, in widths
-    residual: Callable[[Float[Array, "b h w cin"]], Float[Array, "b h2 w2 cout"]]
+    residual: Callable[[Float[Array, "b h w c_in"]], Float[Array, "b h2 w2 c_out"]]
     shortcut: nnx.Module
 
-    def add(self, x: Float[Array, "b h w cin"], residual: Float[Array, "b h2 w2 cout"]) -> Float[Array, "b h2 w2 cout"]:
+    def add(
+        self, x: Float[Array, "b h w c_in"], residual: Float[Array, "b h2 w2 c_out"]
+    ) -> Float[Array, "b h2 w2 c_out"]:
         return nnx.relu(residual + self.shortcut(x))
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.add(x, self.residual(x))
 
 
-class BasicUnit(Unit):
+class BasicBlock(Block):
     expansion = 1
 
-    def __init__(self, cin: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(cin, width, 3, stride=steps.stride, dilation=steps.first, rngs=rngs)
+    def __init__(self, in_channels: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(in_channels, width, 3, stride=steps.stride, dilation=steps.first, rngs=rngs)
         self.norm1 = norm(width, config.epsilon, rngs=rngs)
         self.conv2 = Conv(width, width, 3, dilation=steps.dilation, rngs=rngs)
         self.norm2 = norm(width, config.epsilon, rngs=rngs)
-        self.shortcut = shortcut(cin, width, steps.stride, config.epsilon, rngs=rngs)
+        self.shortcut = shortcut(in_channels, width, steps.stride, config.epsilon, rngs=rngs)
 
-    def residual(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def residual(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         x = nnx.relu(self.norm1(self.conv1(x)))
         return self.norm2(self.conv2(x))
 
 
-class Bottleneck(Unit):
+class Bottleneck(Block):
     expansion = 4
 
-    def __init__(self, cin: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
-        cout = width * self.expansion
+    def __init__(self, in_channels: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
+        out_channels = width * self.expansion
         inner = width * config.group_width // 64 * config.groups
-        self.conv1 = Conv(cin, inner, rngs=rngs)
+        self.conv1 = Conv(in_channels, inner, rngs=rngs)
         self.norm1 = norm(inner, config.epsilon, rngs=rngs)
         self.conv2 = Conv(inner, inner, 3, stride=steps.stride, dilation=steps.first, groups=config.groups, rngs=rngs)
         self.norm2 = norm(inner, config.epsilon, rngs=rngs)
-        self.conv3 = Conv(inner, cout, rngs=rngs)
-        self.norm3 = norm(cout, config.epsilon, rngs=rngs)
-        self.shortcut = shortcut(cin, cout, steps.stride, config.epsilon, rngs=rngs)
+        self.conv3 = Conv(inner, out_channels, rngs=rngs)
+        self.norm3 = norm(out_channels, config.epsilon, rngs=rngs)
+        self.shortcut = shortcut(in_channels, out_channels, steps.stride, config.epsilon, rngs=rngs)
 
-    def residual(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def residual(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         x = nnx.relu(self.norm1(self.conv1(x)))
         x = nnx.relu(self.norm2(self.conv2(x)))
         return self.norm3(self.conv3(x))
 
 
-def shortcut(cin: int, cout: int, stride: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.Module:
+def shortcut(in_channels: int, out_channels: int, stride: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.Module:
     """A 1x1 projection where the number of channels changes; otherwise the identity."""
-    return Subsample(stride) if cin == cout else ConvNorm(cin, cout, stride=stride, epsilon=epsilon, rngs=rngs)
+    return (
+        Subsample(stride)
+        if in_channels == out_channels
+        else ConvNorm(in_channels, out_channels, stride=stride, epsilon=epsilon, rngs=rngs)
+    )
 
 
 class Subsample(nnx.Module):
@@ -81,15 +87,15 @@ class Stem(nnx.Module):
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         kernel, widths = (3, config.deep_stem) if config.deep_stem else (7, (config.width,))
-        convs, cin, stride = [], config.in_channels, 2
-        for cout in widths:
-            convs.append(ConvNorm(cin, cout, kernel, stride=stride, epsilon=config.epsilon, rngs=rngs))
-            cin, stride = cout, 1
+        convs, in_channels, stride = [], config.in_channels, 2
+        for out_channels in widths:
+            convs.append(ConvNorm(in_channels, out_channels, kernel, stride=stride, epsilon=config.epsilon, rngs=rngs))
+            in_channels, stride = out_channels, 1
         self.convs = nnx.List(convs)
-        self.out_channels = cin
+        self.out_channels = in_channels
         self.pool_padding: Padding = config.pool_padding
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 c"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c"]:
         for conv in self.convs:
             x = nnx.relu(conv(x))
         return max_pool(x, self.pool_padding)
@@ -97,45 +103,45 @@ class Stem(nnx.Module):
 
 class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
-        unit = Bottleneck if config.bottleneck else BasicUnit
+        block = Bottleneck if config.bottleneck else BasicBlock
         self.stem = Stem(config, rngs=rngs)
-        stages, cin = [], self.stem.out_channels
+        stages, in_channels = [], self.stem.out_channels
         for index, stage_steps in enumerate(plan(config)):
-            width, units = config.width * 2**index, []
+            width, blocks = config.width * 2**index, []
             for steps in stage_steps:
-                units.append(unit(cin, width, steps, config, rngs=rngs))
-                cin = width * unit.expansion
-            stages.append(nnx.List(units))
+                blocks.append(block(in_channels, width, steps, config, rngs=rngs))
+                in_channels = width * block.expansion
+            stages.append(nnx.List(blocks))
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
         self.low_level = config.low_level
-        self.channels = Channels(*(config.width * unit.expansion * factor for factor in (1, 4, 8)))
+        self.channels = Channels(*(config.width * block.expansion * factor for factor in (1, 4, 8)))
 
-    def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
-        x = kept(self.stem(images))
+    def __call__(self, images: Float[Array, "b h w c_in"]) -> Features:
+        x = save_activation(self.stem(images))
         low_levels = []
-        for unit in self.stage1:
-            residual = unit.residual(x)
-            x = kept(unit.add(x, residual))
+        for block in self.stage1:
+            residual = block.residual(x)
+            x = save_activation(block.add(x, residual))
             low_levels.append(residual if self.low_level == "residual" else x)
         low_level = low_levels[-2 if self.low_level == "residual" else -1]
-        for unit in (*self.stage2, *self.stage3):
-            x = kept(unit(x))
-        middle = x
-        for unit in self.stage4:
-            x = kept(unit(x))
-        return Features(low_level, middle, x)
+        for block in (*self.stage2, *self.stage3):
+            x = save_activation(block(x))
+        aux_features = x
+        for block in self.stage4:
+            x = save_activation(block(x))
+        return Features(low_level, aux_features, x)
 
 
 def plan(config: ResNetConfig) -> list[list[Steps]]:
-    """The steps of every unit, stage by stage."""
-    strides = [[1] * units for units in config.blocks]
+    """The steps of every block, stage by stage."""
+    strides = [[1] * blocks for blocks in config.blocks]
     for before, stage in pairwise(strides):
-        if config.stride_unit == "first":
+        if config.stride_block == "first":
             stage[0] = 2
         else:
             before[-1] = 2
     steps = iter(replace_strides([*chain(*strides)], 4, config.output_stride, config.dilation_rule))
-    *stages, last = ([*islice(steps, units)] for units in config.blocks)
+    *stages, last = ([*islice(steps, blocks)] for blocks in config.blocks)
     if config.multi_grid:
         last = [Steps(s.stride, s.first * f, s.dilation * f) for s, f in zip(last, config.multi_grid, strict=True)]
     return [*stages, last]

@@ -10,7 +10,7 @@ from deeplab_jax.model_config import XceptionConfig
 from deeplab_jax.models.dilation import replace_strides
 from deeplab_jax.models.encoders.resnet import Subsample
 from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, kept, norm
+from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, norm, save_activation
 
 Triple = tuple[int, int, int]
 
@@ -18,38 +18,50 @@ Triple = tuple[int, int, int]
 class SeparableNorm(nnx.Module):
     """Separable convolution with BatchNorm, or BatchNorm and ReLU, after both of its parts."""
 
-    def __init__(self, cin: int, cout: int, *, stride: int, dilation: int, relu: bool, epsilon: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        dilation: int,
+        relu: bool,
+        epsilon: float,
+        rngs: nnx.Rngs,
+    ):
         between = "norm-relu" if relu else "norm"
         self.conv = SeparableConv(
-            cin, cout, stride=stride, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs
+            in_channels, out_channels, stride=stride, dilation=dilation, between=between, epsilon=epsilon, rngs=rngs
         )
-        self.norm = norm(cout, epsilon, rngs=rngs)
+        self.norm = norm(out_channels, epsilon, rngs=rngs)
         self.relu = relu
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         x = self.norm(self.conv(x))
         return nnx.relu(x) if self.relu else x
 
 
-def three(conv: Callable[..., nnx.Module], cin: int, couts: Triple, stride: int, dilations: Triple) -> nnx.List:
+def three(
+    conv: Callable[..., nnx.Module], in_channels: int, out_channels: Triple, stride: int, dilations: Triple
+) -> nnx.List:
     """Convolutions one after the other, the last of which strides."""
-    (a, b, c), (i, j, k) = couts, dilations
+    (a, b, c), (i, j, k) = out_channels, dilations
     return nnx.List(
         [
-            conv(cin, a, stride=1, dilation=i),
+            conv(in_channels, a, stride=1, dilation=i),
             conv(a, b, stride=1, dilation=j),
             conv(b, c, stride=stride, dilation=k),
         ]
     )
 
 
-class Unit(nnx.Module):
+class Block(nnx.Module):
     """Three separable convolutions, each after a ReLU, beside a shortcut."""
 
     def __init__(
         self,
-        cin: int,
-        couts: Triple,
+        in_channels: int,
+        out_channels: Triple,
         stride: int,
         dilations: Triple,
         epsilon: float,
@@ -58,44 +70,44 @@ class Unit(nnx.Module):
         rngs: nnx.Rngs,
     ):
         conv = partial(SeparableNorm, relu=False, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, cin, couts, stride, dilations)
+        self.convs = three(conv, in_channels, out_channels, stride, dilations)
         if projects:
-            self.shortcut = ConvNorm(cin, couts[-1], stride=stride, epsilon=epsilon, rngs=rngs)
+            self.shortcut = ConvNorm(in_channels, out_channels[-1], stride=stride, epsilon=epsilon, rngs=rngs)
         else:
             self.shortcut = Subsample(stride)
 
-    def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h w c"]]:
         """Input of the shortcut, and output of the second convolution."""
         first, second, _ = self.convs
         return x, second(nnx.relu(first(nnx.relu(x))))
 
-    def finish(self, x: Float[Array, "b h w cin"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 cout"]:
+    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.convs[2](nnx.relu(y)) + self.shortcut(x)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.finish(*self.begin(x))
 
 
-class LastUnit(nnx.Module):
+class LastBlock(nnx.Module):
     """Three separable convolutions with ReLU after all of their parts, and no shortcut."""
 
-    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
         conv = partial(SeparableNorm, relu=True, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, cin, couts, 1, dilations)
+        self.convs = three(conv, in_channels, out_channels, 1, dilations)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c_out"]:
         for conv in self.convs:
             x = conv(x)
         return x
 
 
-class PreActivationUnit(nnx.Module):
+class PreActivationBlock(nnx.Module):
     """Three times BatchNorm, ReLU and a separable convolution; the shortcut begins after the first ReLU."""
 
     def __init__(
         self,
-        cin: int,
-        couts: Triple,
+        in_channels: int,
+        out_channels: Triple,
         stride: int,
         dilations: Triple,
         epsilon: float,
@@ -103,33 +115,33 @@ class PreActivationUnit(nnx.Module):
         projects: bool,
         rngs: nnx.Rngs,
     ):
-        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
+        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (in_channels, *out_channels[:2]))
         conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, cin, couts, stride, dilations)
-        self.shortcut = Conv(cin, couts[-1], stride=stride, rngs=rngs) if projects else Subsample(stride)
+        self.convs = three(conv, in_channels, out_channels, stride, dilations)
+        self.shortcut = Conv(in_channels, out_channels[-1], stride=stride, rngs=rngs) if projects else Subsample(stride)
 
-    def begin(self, x: Float[Array, "b h w cin"]) -> tuple[Float[Array, "b h w cin"], Float[Array, "b h w c"]]:
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h w c"]]:
         """Input of the shortcut, and output of the second convolution."""
         x = nnx.relu(self.norms[0](x))
         y = nnx.relu(self.norms[1](self.convs[0](x)))
         return x, self.convs[1](y)
 
-    def finish(self, x: Float[Array, "b h w cin"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 cout"]:
+    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.convs[2](nnx.relu(self.norms[2](y))) + self.shortcut(x)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.finish(*self.begin(x))
 
 
-class LastPreActivationUnit(nnx.Module):
+class LastPreActivationBlock(nnx.Module):
     """The same without a shortcut."""
 
-    def __init__(self, cin: int, couts: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
-        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (cin, *couts[:2]))
+    def __init__(self, in_channels: int, out_channels: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
+        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (in_channels, *out_channels[:2]))
         conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, cin, couts, 1, dilations)
+        self.convs = three(conv, in_channels, out_channels, 1, dilations)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c_out"]:
         for normalize, conv in zip(self.norms, self.convs, strict=True):
             x = conv(nnx.relu(normalize(x)))
         return x
@@ -144,13 +156,13 @@ class Stem(nnx.Module):
         self.second = Conv(first, second, 3, rngs=rngs)
         self.norm = None if config.pre_activation else norm(second, config.epsilon, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 c"]:
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c"]:
         x = self.second(nnx.relu(self.first(x)))
         return nnx.relu(self.norm(x)) if self.norm else x
 
 
 class Xception(nnx.Module):
-    """Entry flow, middle flow and exit flow, in one list of units."""
+    """Entry flow, middle flow and exit flow, in one list of blocks."""
 
     def __init__(self, config: XceptionConfig, *, rngs: nnx.Rngs):
         self.stem = Stem(config, rngs=rngs)
@@ -159,35 +171,37 @@ class Xception(nnx.Module):
         flows += [(width, width, width)] * config.middle
         flows += config.exit
         plain = [stride for _, stride in config.entry] + [1] * config.middle + [2, 1]
-        steps = replace_strides(plain, 2, config.output_stride, "after-strided-unit")
-        unit, last_unit = Unit, LastUnit
+        steps = replace_strides(plain, 2, config.output_stride, "after-strided-block")
+        block, last_block = Block, LastBlock
         if config.pre_activation:
-            unit, last_unit = PreActivationUnit, LastPreActivationUnit
+            block, last_block = PreActivationBlock, LastPreActivationBlock
 
-        units, cin = [], config.stem[1]
-        for couts, step, stride in zip(flows[:-1], steps, plain, strict=False):
-            projects = cin != couts[-1] or (stride if config.keeps_projections else step.stride) > 1
+        blocks, in_channels = [], config.stem[1]
+        for out_channels, step, stride in zip(flows[:-1], steps, plain, strict=False):
+            projects = in_channels != out_channels[-1] or (stride if config.keeps_projections else step.stride) > 1
             dilations = (step.first, step.first, step.first)
-            units.append(unit(cin, couts, step.stride, dilations, config.epsilon, projects=projects, rngs=rngs))
-            cin = couts[-1]
+            blocks.append(
+                block(in_channels, out_channels, step.stride, dilations, config.epsilon, projects=projects, rngs=rngs)
+            )
+            in_channels = out_channels[-1]
         i, j, k = config.multi_grid or (1, 1, 1)
         dilation = steps[-1].first
         dilations = (dilation * i, dilation * j, dilation * k)
-        units.append(last_unit(cin, flows[-1], dilations, config.epsilon, rngs=rngs))
-        self.units = nnx.List(units)
+        blocks.append(last_block(in_channels, flows[-1], dilations, config.epsilon, rngs=rngs))
+        self.blocks = nnx.List(blocks)
         self.tap = [index for index, stride in enumerate(plain) if stride == 2][1]  # it would stride from 4 to 8
         self.low_level = config.low_level
         self.channels = Channels(flows[self.tap][1], width, flows[-1][-1])
 
-    def __call__(self, images: Float[Array, "b h w cin"]) -> Features:
-        x = kept(self.stem(images))
-        *before, exit1, exit2 = self.units
-        for unit in before[: self.tap]:
-            x = kept(unit(x))
+    def __call__(self, images: Float[Array, "b h w c_in"]) -> Features:
+        x = save_activation(self.stem(images))
+        *before, exit1, exit2 = self.blocks
+        for block in before[: self.tap]:
+            x = save_activation(block(x))
         x, low_level = before[self.tap].begin(x)
-        x = kept(before[self.tap].finish(x, low_level))
+        x = save_activation(before[self.tap].finish(x, low_level))
         if self.low_level == "after-relu":
             low_level = nnx.relu(low_level)
-        for unit in before[self.tap + 1 :]:
-            x = kept(unit(x))
-        return Features(low_level, x, kept(exit2(kept(exit1(x)))))
+        for block in before[self.tap + 1 :]:
+            x = save_activation(block(x))
+        return Features(low_level, x, save_activation(exit2(save_activation(exit1(x)))))

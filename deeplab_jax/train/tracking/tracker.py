@@ -100,10 +100,10 @@ class Tracker:
             self._wandb.log(step, numbers)
 
 
-class Silence:
+class NullTracker:
     """In place of a Tracker in all processes but one."""
 
-    def __enter__(self) -> "Silence":
+    def __enter__(self) -> "NullTracker":
         return self
 
     def __exit__(self, *_: object) -> None: ...

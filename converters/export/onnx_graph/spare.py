@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.export.onnx.onnx_package import agreement
+from converters.export.onnx_graph.onnx_package import agreement
 
-PART = re.compile(r"encoder\.(units\.\d+|\w+)|\w+")  # of a node's name: the module that it belongs to
+PART = re.compile(r"encoder\.(blocks\.\d+|\w+)|\w+")  # of a node's name: the module that it belongs to
 
 
 def parts_of(graph: Any) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from converters.export.onnx.graph import (
+from converters.export.onnx_graph.graph import (
     GraphError,
     add_constant,
     constant,
@@ -14,7 +14,7 @@ from converters.export.onnx.graph import (
     sizes,
     source,
 )
-from converters.export.onnx.passes import resize_scales
+from converters.export.onnx_graph.passes import resize_scales
 
 TRACED = (128, 160)  # divisible by 32: only TensorFlow's "SAME" then pads unevenly, and no feature map is one pixel
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from converters.export.onnx.graph import GraphError, add_constant, constant, is_constant, replace, sizes, source
+from converters.export.onnx_graph.graph import GraphError, add_constant, constant, is_constant, replace, sizes, source
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 CHANNELS_FIRST = {"Conv", "BatchNormalization", "MaxPool", "GlobalAveragePool"}  # operators that know no other layout

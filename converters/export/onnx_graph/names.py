@@ -8,7 +8,7 @@ import onnx_ir as ir
 from flax import nnx
 
 from converters.export.compare import running_order
-from converters.export.onnx.graph import GraphError, constant, nodes
+from converters.export.onnx_graph.graph import GraphError, constant, nodes
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.layers import Conv

@@ -10,7 +10,7 @@ from flax import nnx
 
 import deeplab_jax
 from converters.export.compare import first_difference
-from converters.export.onnx.session import open_session
+from converters.export.onnx_graph.session import open_session
 from converters.export.source import Source, read_source
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.models import DeepLab
@@ -49,8 +49,8 @@ def build(source: Source, dynamic_size: bool) -> tuple[Any, float]:
 
     Raises InputError that names the first layer that differs, where the logits do.
     """
-    from converters.export.onnx.sizes import fix_size
-    from converters.export.onnx.trace import finish, trace
+    from converters.export.onnx_graph.sizes import fix_size
+    from converters.export.onnx_graph.trace import finish, trace
 
     general = trace(source.model)
     metadata = describe(source, dynamic_size)

@@ -9,11 +9,11 @@ import onnx
 import onnx_ir as ir
 
 import deeplab_jax
-from converters.export.onnx import passes
-from converters.export.onnx.graph import described, infer_shapes
-from converters.export.onnx.layout import channels_first
-from converters.export.onnx.names import name_all, name_layers
-from converters.export.onnx.sizes import TRACED, generalize
+from converters.export.onnx_graph import passes
+from converters.export.onnx_graph.graph import described, infer_shapes
+from converters.export.onnx_graph.layout import channels_first
+from converters.export.onnx_graph.names import name_all, name_layers
+from converters.export.onnx_graph.sizes import TRACED, generalize
 from deeplab_jax.models import DeepLab
 
 OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10

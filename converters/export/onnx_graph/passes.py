@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from converters.export.onnx.graph import (
+from converters.export.onnx_graph.graph import (
     GraphError,
     add_constant,
     constant,
@@ -19,7 +19,7 @@ from converters.export.onnx.graph import (
     sole_consumer,
     source,
 )
-from converters.export.onnx.layout import TO_FIRST, TO_LAST
+from converters.export.onnx_graph.layout import TO_FIRST, TO_LAST
 from deeplab_jax.models.layers import interpolation_matrix
 
 

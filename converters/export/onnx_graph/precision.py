@@ -12,9 +12,9 @@ import onnx_ir as ir
 import onnxruntime
 from onnxruntime import quantization
 
-from converters.export.onnx.graph import add_constant, constant, described, insert, is_constant
-from converters.export.onnx.names import name_all
-from converters.export.onnx.passes import drop_unused
+from converters.export.onnx_graph.graph import add_constant, constant, described, insert, is_constant
+from converters.export.onnx_graph.names import name_all
+from converters.export.onnx_graph.passes import drop_unused
 
 SMALLEST = float(np.finfo(np.float16).tiny)  # weights that are all below lose their digits
 LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other images by that factor stays float32

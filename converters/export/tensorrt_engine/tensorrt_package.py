@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from converters.export.onnx.session import open_session
+from converters.export.onnx_graph.session import open_session
 from deeplab_jax.errors import InputError, check, first_line
 from deeplab_jax.inference.backends.tensorrt_backend import Batches, check_usable
 from deeplab_jax.package.folder import check_vacant, read_package, write_package
@@ -86,7 +86,7 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
         import onnx
         import onnxruntime  # noqa: F401
 
-        from converters.export.tensorrt.check import check_graph, precision
+        from converters.export.tensorrt_engine.check import check_graph, precision
     except ImportError as error:
         raise InputError(
             f"exporting to TensorRT needs more packages: pip install 'deeplab_jax[tensorrt]' ({first_line(error)})"
@@ -101,7 +101,7 @@ def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
     shapes = profile.shapes(declared, size)
     tolerance = TOLERANCES[precision(graph)]
     check_usable("exporting to TensorRT")
-    from converters.export.tensorrt.build import build
+    from converters.export.tensorrt_engine.build import build
     from deeplab_jax.inference.backends.tensorrt_engine import Engine
 
     plan = build(path, shapes, report)

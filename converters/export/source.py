@@ -23,4 +23,4 @@ def read_source(folder: Path) -> Source:
     """Raises InputError where it is no JAX package."""
     package = read_package(folder)
     check(package.backend == "jax", f"{folder} is a package for {package.backend}; export starts from a JAX package")
-    return Source(package, jax_backend.load_model(folder))
+    return Source(package, jax_backend.open_model(package))

@@ -6,6 +6,7 @@ So logits are interpolated for the other pixels alone, most of which are at bord
 from another, or a probability from the threshold, the whole row is resized as `postprocess` does it.
 """
 
+import cv2
 import numpy as np
 
 from deeplab_jax.image.resize import Placement
@@ -39,9 +40,7 @@ class Settled:
         sure = np.concatenate([self._sure(slice(top, min(top + rows, height))) for top in range(0, height, rows)])
         corners = [sure[top : top + height - 1, left : left + width - 1] for top in (0, 1) for left in (0, 1)]
         self._cells = corners[0] * np.logical_and.reduce([corners[0] == corner for corner in corners[1:]])
-        place = np.clip((np.arange(resized.width) + 0.5) * (width / resized.width) - 0.5, 0, width - 1)
-        self._left = np.minimum(place.astype(int), width - 2)
-        self._share = (place - self._left).astype(np.float32)
+        self._left, self._share = column_weights(width, resized.width)
 
     def _sure(self, rows: slice) -> np.ndarray:
         """(h, w) rank of the class that leads, and is probable enough; 0 where none does."""
@@ -87,6 +86,20 @@ class Settled:
         lower *= down
         upper += lower
         return upper[:, None]
+
+
+def column_weights(narrow: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every column the left one of the two that OpenCV mixes for it, and the share of the right one, (width,) each.
+
+    Asked of OpenCV itself, which rounds the places to float32 on some machines: by which of three marks it sees.
+    """
+    marks = (np.arange(narrow) % 3 == np.arange(3)[:, None]).astype(np.float32)
+    weights, columns = cv2.resize(marks, (width, 3)), np.arange(width)
+    place = np.clip((columns + 0.5) * (narrow / width) - 0.5, 0, narrow - 1)
+    left = np.minimum(place.astype(int), narrow - 2)
+    here, right, beyond = (weights[(left + step) % 3, columns] > 0 for step in range(3))
+    left += (beyond & ~here).astype(int) - (beyond & ~right)
+    return left, weights[(left + 1) % 3, columns]
 
 
 def rounding(planes: np.ndarray) -> float:

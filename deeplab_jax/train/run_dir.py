@@ -146,4 +146,4 @@ def resume_key(config: Experiment) -> Experiment:
     data = replace(config.data, root=Path(), threads=1, workers=0)
     start = replace(config.init, package=config.init.package and Path())
     train = replace(config.train, log_every=1, save_every=1, patience=None, wandb=None)
-    return replace(config, data=data, start=start, train=train)
+    return replace(config, data=data, init=start, train=train)

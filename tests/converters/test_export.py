@@ -84,6 +84,17 @@ def test_float16_needs_no_images(deeplab, tiny_package, onnx_package, tmp_path):
     assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.98
 
 
+def test_a_network_of_other_channels_than_the_package_says_leaves_nothing(deeplab, tiny_package, tmp_path):
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    config = json.loads((package / "inference_config.json").read_text())
+    config["network_input"] |= {"input_channels": 1, "normalization": [[0.4], [0.2]]}
+    (package / "inference_config.json").write_text(json.dumps(config))
+    status, _, errors = deeplab("export", package, "--to", "onnx", "--out", tmp_path / "out")
+    assert status == 1
+    assert "the network takes 3 channels, but inference_config.json says 1" in errors
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_one_engine_cannot_take_leaves_nothing(deeplab, tiny_package, tmp_path):
     pytest.importorskip("torch")
     status, _, errors = deeplab("export", tiny_package, "--to", "onnx", "torch", "--out", tmp_path / "out")

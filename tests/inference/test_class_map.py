@@ -59,6 +59,23 @@ def test_ties_between_the_logits_fall_the_same_way():
         np.testing.assert_array_equal(ids_of(logits, whole, (400, 560), rule), expected)
 
 
+@pytest.mark.parametrize("ipp", [True, False])
+def test_columns_are_mixed_as_opencv_does_on_this_machine(ipp):
+    """Where it does without Intel's library it rounds places to float32: in the third decimal of sharp, wide logits."""
+    before = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(ipp)
+    try:
+        random, whole, rule = np.random.default_rng(0), Placement(0, 0, 40, 56), Rule(19, 0, 0.5)
+        regions = random.normal(size=(19, 2, 64)).astype(np.float32)
+        regions = np.stack([cv2.resize(plane, (2048, 48), interpolation=cv2.INTER_CUBIC) for plane in regions])
+        logits = (np.arange(19)[:, None, None] == regions.argmax(0)) * np.float32(12)
+        logits += random.normal(size=logits.shape).astype(np.float32) * 2
+        expected = postprocess(logits, whole, (40, 56), (72, 6000), rule).segmentation_map
+        np.testing.assert_array_equal(ids_of(logits, whole, (72, 6000), rule), expected)
+    finally:
+        cv2.ipp.setUseIPP(before)
+
+
 def test_one_row_or_column_of_logits():
     for shape in ((1, 1), (1, 9), (9, 1), (2, 2)):
         logits, whole, rule = noise(3, *shape), Placement(0, 0, 40, 56), Rule(3, 0, 0.4)

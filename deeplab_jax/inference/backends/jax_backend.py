@@ -13,7 +13,7 @@ from safetensors.numpy import save as to_bytes
 
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import PreprocessConfig, load_json, save_json
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab
@@ -25,10 +25,7 @@ from deeplab_jax.package.limits import check_text
 def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
     keep_compilations()
     where = find_device(device)
-    model = load_model(package.folder)
-    channels, wanted = model.config.encoder.in_channels, package.preprocess.channels
-    fits = channels == wanted
-    check(fits, f"{package.folder}: the network takes {channels} channels, but inference_config.json says {wanted}")
+    model = open_model(package)
     graph, state = nnx.split(model)
     state = jax.device_put(state, where)
 
@@ -74,6 +71,17 @@ def keep_compilations() -> None:
         return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def open_model(package: Package) -> DeepLab:
+    """`load_model`. Raises InputError also where the network takes other images than the package says."""
+    model = load_model(package.folder)
+    channels, wanted = model.config.encoder.in_channels, package.preprocess.channels
+    if channels != wanted:
+        raise InputError(
+            f"{package.folder}: the network takes {channels} channels, but inference_config.json says {wanted}"
+        )
+    return model
 
 
 def load_model(folder: Path) -> DeepLab:

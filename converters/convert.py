@@ -139,13 +139,13 @@ def from_timm(path: Path, options: Options) -> Converted:
 
 def from_tf(path: Path, options: Options) -> Converted:
     variables, beside = read_with_averages(path)
-    found = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
-    stride = first(options.output_stride, found.output_stride)
-    rates = first(options.atrous_rates, found.atrous_rates)
-    multi_grid = first(options.multi_grid, found.multi_grid)
+    result = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
+    stride = first(options.output_stride, result.output_stride)
+    rates = first(options.atrous_rates, result.atrous_rates)
+    multi_grid = first(options.multi_grid, result.multi_grid)
     config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
     if isinstance(config.aspp, DPCConfig):
-        tf_deeplab.check_cell(config.aspp, found.cell)
+        tf_deeplab.check_cell(config.aspp, result.cell)
     model = tf_deeplab.from_variables(variables, config)
     atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.atrous_rates)
     assumed = defaults_taken(
@@ -205,13 +205,13 @@ def torch_preprocessing(
     usual = PreprocessConfig(options.size or size)
     if isinstance(config.encoder, XceptionConfig):
         usual = replace(usual, mean=INCEPTION, std=INCEPTION)
-    found = recorded_normalization(settings, report, options.mean, options.std)
-    report.assumed += defaults_taken(mean=first(options.mean, found), std=first(options.std, found))
-    if found:
-        usual = replace(usual, mean=found.mean, std=found.std, color_mode="bgr" if found.bgr else "rgb")
-    order = found.order if found else 1
+    result = recorded_normalization(settings, report, options.mean, options.std)
+    report.assumed += defaults_taken(mean=first(options.mean, result), std=first(options.std, result))
+    if result:
+        usual = replace(usual, mean=result.mean, std=result.std, color_mode="bgr" if result.bgr else "rgb")
+    order = result.order if result else 1
     given = {name: value[::order] for name in ("mean", "std") if (value := getattr(options, name)) is not None}
-    return replace(usual, **given), found
+    return replace(usual, **given), result
 
 
 def left_aside(read: Weights, used: Normalization | None) -> list[str]:

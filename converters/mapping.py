@@ -81,7 +81,7 @@ def tensors(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> l
 
     Raises InputError where they have no name for a module: they build no such model.
     """
-    found = []
+    result = []
     for path, leaf in flat_state(model).items():
         if part and path[0] != part:
             continue
@@ -96,18 +96,18 @@ def tensors(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> l
         else:
             parameters, axes = dialect.convolution, dialect.kernel_axes if leaf.ndim == 4 else axes
         name = dialect.separator.join((rename(".".join(map(str, path[:-1])), rules), parameters[path[-1]]))
-        found.append(Tensor(path, name, tuple(leaf.shape[axis] for axis in axes), axes))
-    names = [tensor.name for tensor in found]
+        result.append(Tensor(path, name, tuple(leaf.shape[axis] for axis in axes), axes))
+    names = [tensor.name for tensor in result]
     if len(set(names)) != len(names):
         raise LookupError(f"two parameters share a name: {sorted({n for n in names if names.count(n) > 1})}")
-    return found
+    return result
 
 
 def rename(module: str, rules: Rules) -> str:
-    for ours, theirs in rules:
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(ours))
+    for own, other in rules:
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(own))
         if match := re.fullmatch(pattern, module):
-            return re.sub(r"\{(\w+)(?:\+(\d+))?\}", lambda m: _element(match[m[1]], m[2]), theirs)
+            return re.sub(r"\{(\w+)(?:\+(\d+))?\}", lambda m: _element(match[m[1]], m[2]), other)
     raise InputError(f"the other library has no name for {module}: it builds no such model")
 
 

@@ -56,33 +56,33 @@ def recorded_normalization(
     Raises:
         InputError: where two pairs of settings contradict each other.
     """
-    found: list[Normalization] = []
+    result: list[Normalization] = []
     for pair in _pairs(settings):
         read = _read(pair, settings) if len(pair) == 2 else None
         of_images = all(map(_is_of_images, pair.values()))
         if read is not None and of_images:
-            found.append(read)
+            result.append(read)
         else:
             kind = "which nothing there calls a" if read else "which is not a"
             says = f"{' and '.join(setting.says for setting in pair.values())}, {kind} pair of mean and std"
             report.notes.append(f"not used: {says} for three channels{' of images' if read else ''}")
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
     options = " and ".join(f"--{name}" for name in given)
-    for each in found:
+    for each in result:
         if any(not _near(value, getattr(each, name)[:: each.order]) for name, value in given.items()):
             values = " and ".join(show(getattr(each, name)) for name in given)
             places = " and ".join(s.place for s in each.settings if s.name in given)
             report.notes.append(f"{options} over{'ride' if len(given) == 2 else 'rides'} {places}, {values}")
-    if len(given) == 2 or not found:
+    if len(given) == 2 or not result:
         return None
-    for other in found[1:]:
-        says = " but ".join(f"{each.place} say {show(each.mean)} and {show(each.std)}" for each in (found[0], other))
-        check(found[0].agrees(other), f"{says}; give --mean and --std to say which is right")
-    used = [setting for setting in found[0].settings if setting.name not in given]
-    values = " and ".join(f"{setting.name} {show(getattr(found[0], setting.name))}" for setting in used)
-    order = ", blue, green and red," if found[0].bgr else ""
-    report.taken.append(f"{values}{order} from {' and '.join(setting.place for setting in used)}{found[0].unit}")
-    return found[0]
+    for other in result[1:]:
+        says = " but ".join(f"{each.place} say {show(each.mean)} and {show(each.std)}" for each in (result[0], other))
+        check(result[0].agrees(other), f"{says}; give --mean and --std to say which is right")
+    used = [setting for setting in result[0].settings if setting.name not in given]
+    values = " and ".join(f"{setting.name} {show(getattr(result[0], setting.name))}" for setting in used)
+    order = ", blue, green and red," if result[0].bgr else ""
+    report.taken.append(f"{values}{order} from {' and '.join(setting.place for setting in used)}{result[0].unit}")
+    return result[0]
 
 
 def _pairs(settings: Collection[Setting]) -> list[dict[str, Setting]]:

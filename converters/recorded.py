@@ -75,12 +75,12 @@ def settings_in(content: Any, file: str = "") -> tuple[Setting, ...]:
     Raises:
         InputError: where there are more than any script saves.
     """
-    found = []
+    result = []
     for path, value in _leaves(content, ()):
         if name := _name(path):
-            found.append(Setting(name, value, path, file))
-            check(len(found) <= MAX_SETTINGS, f"records over {MAX_SETTINGS} settings; save model.state_dict() alone")
-    return tuple(found)
+            result.append(Setting(name, value, path, file))
+            check(len(result) <= MAX_SETTINGS, f"records over {MAX_SETTINGS} settings; save model.state_dict() alone")
+    return tuple(result)
 
 
 def _leaves(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

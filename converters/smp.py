@@ -85,7 +85,7 @@ def encoder_name(config: ModelConfig) -> str:
     for name in presets.SMP_ENCODERS:
         if not isinstance(aspp, ASPPConfig) or len(aspp.atrous_rates) != BRANCHES or stride not in (8, 16):
             break
-        theirs = preset(
+        other = preset(
             name,
             config.num_classes,
             stride,
@@ -95,7 +95,7 @@ def encoder_name(config: ModelConfig) -> str:
             decoder_aspp_separable=aspp.branches != "dense",
             decoder_aspp_dropout=aspp.dropout,
         )
-        if theirs == config:
+        if other == config:
             return name
     raise InputError(
         "segmentation_models_pytorch builds no such model; see presets.smp_deeplabv3plus for those it does"

@@ -21,17 +21,17 @@ from deeplab_jax.model_config import (
 from deeplab_jax.models import DeepLab, presets
 
 
-def convolution(ours: str, theirs: str) -> mapping.Rules:
+def convolution(own: str, other: str) -> mapping.Rules:
     """A convolution and its BatchNorm, in a ConvNorm of ours and a scope of theirs."""
-    return (f"{ours}.conv", theirs), (f"{ours}.norm", f"{theirs}/BatchNorm")
+    return (f"{own}.conv", other), (f"{own}.norm", f"{other}/BatchNorm")
 
 
-def separable(ours: str, theirs: str) -> mapping.Rules:
+def separable(own: str, other: str) -> mapping.Rules:
     return (
-        (f"{ours}.conv.depthwise", f"{theirs}_depthwise"),
-        (f"{ours}.conv.norm", f"{theirs}_depthwise/BatchNorm"),
-        (f"{ours}.conv.pointwise", f"{theirs}_pointwise"),
-        (f"{ours}.norm", f"{theirs}_pointwise/BatchNorm"),
+        (f"{own}.conv.depthwise", f"{other}_depthwise"),
+        (f"{own}.conv.norm", f"{other}_depthwise/BatchNorm"),
+        (f"{own}.conv.pointwise", f"{other}_pointwise"),
+        (f"{own}.norm", f"{other}_pointwise/BatchNorm"),
     )
 
 
@@ -49,8 +49,8 @@ def resnet(config: ResNetConfig) -> mapping.Rules:
 def xception(config: XceptionConfig) -> mapping.Rules:
     scope = next(
         name
-        for name, theirs in presets.TF_ENCODERS.items()
-        if isinstance(theirs, XceptionConfig) and (theirs.entry, theirs.middle) == (config.entry, config.middle)
+        for name, other in presets.TF_ENCODERS.items()
+        if isinstance(other, XceptionConfig) and (other.entry, other.middle) == (config.entry, config.middle)
     )
     flows = [f"entry_flow/block{i + 1}/unit_1" for i in range(len(config.entry))]
     flows += [f"middle_flow/block1/unit_{i + 1}" for i in range(config.middle)]
@@ -138,8 +138,8 @@ def model_variant(config: ModelConfig) -> str:
     encoder, aspp, decoder = config.encoder, config.aspp, config.decoder
     kinds = [aspp.branches] if isinstance(aspp, ASPPConfig) and aspp.atrous_rates else []
     kinds += [decoder.fuse] if decoder else []
-    for name, theirs in presets.TF_ENCODERS.items():
-        if type(theirs) is not type(encoder) or encoder.output_stride == 32:
+    for name, other in presets.TF_ENCODERS.items():
+        if type(other) is not type(encoder) or encoder.output_stride == 32:
             continue
         multiplier = 1.0
         if isinstance(encoder, MobileNetV2Config):
@@ -243,11 +243,11 @@ def recorded(rates: Mapping[str, tuple[int, int]]) -> Dilations:
 
     def of(pattern: str) -> list[tuple[int, int]]:
         """The largest dilations in each numbered place of the network."""
-        found: dict[int, tuple[int, int]] = {}
+        result: dict[int, tuple[int, int]] = {}
         for name, pair in rates.items():
             if match := re.search(pattern, name):
-                found[int(match[1])] = max(pair, found.get(int(match[1]), (1, 1)))
-        return [pair for _, pair in sorted(found.items())]
+                result[int(match[1])] = max(pair, result.get(int(match[1]), (1, 1)))
+        return [pair for _, pair in sorted(result.items())]
 
     before = (
         of(r"block3/unit_(\d+)/.*/conv2/")
@@ -271,11 +271,11 @@ def recorded(rates: Mapping[str, tuple[int, int]]) -> Dilations:
     return Dilations(32 // base, pyramid, tuple(rows // base for rows, _ in last) if len(last) > 1 else None, cell)
 
 
-def check_cell(config: DPCConfig, found: tuple[tuple[int, int], ...] | None) -> None:
+def check_cell(config: DPCConfig, result: tuple[tuple[int, int], ...] | None) -> None:
     """Raises InputError where a graph's dense prediction cell has other rates than the published one."""
-    if found not in (None, config.atrous_rates):
+    if result not in (None, config.atrous_rates):
         raise InputError(
-            f"the dense prediction cell has the rates {found}; only the published {config.atrous_rates} are known"
+            f"the dense prediction cell has the rates {result}; only the published {config.atrous_rates} are known"
         )
 
 
@@ -283,7 +283,7 @@ def infer_variant(variables: Mapping[str, Any]) -> tuple[str, str]:
     """The encoder's `model_variant`, and the name of its first convolution's kernel."""
     scopes = {name.split("/")[0] for name in variables}
     for variant, config in presets.TF_ENCODERS.items():
-        first = next(theirs for ours, theirs in ENCODERS[type(config)](config) if ours.startswith("encoder.stem."))
+        first = next(other for own, other in ENCODERS[type(config)](config) if own.startswith("encoder.stem."))
         stem = f"{first.replace('{i+1}', '1')}/weights"
         if stem.split("/")[0] in scopes and (not isinstance(config, ResNetConfig) or stem in variables):
             return variant, stem

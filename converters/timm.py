@@ -34,8 +34,8 @@ def encoder_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
     """The encoder's weights under the classifier's names. Raises InputError for an encoder that is not theirs."""
     plain = {"output_stride": 32, "in_channels": 3}
     encoder = replace(model.config.encoder, **plain)
-    theirs = [replace(config, **plain) for config in presets.SMP_ENCODERS.values()]
-    if encoder not in theirs:
+    other = [replace(config, **plain) for config in presets.SMP_ENCODERS.values()]
+    if encoder not in other:
         raise InputError("neither timm nor torchvision builds this encoder; see presets.SMP_ENCODERS for those they do")
     return mapping.save(model, torch_encoders.names(model.config.encoder, ""), mapping.TORCH, part="encoder")
 
@@ -84,13 +84,13 @@ def choose_encoder(infer: Callable[[], str], settings: Collection[Setting], give
     return inferred
 
 
-def _is_same(said: Any, name: str) -> bool:
+def _is_same(stated: Any, name: str) -> bool:
     """Whether two names are of one network, however they are spelled: `ResNet-50`, `tu-tv_resnet50.a1_in1k`."""
 
     def letters(text: str) -> str:
         return "".join(c for c in plain_name(text.lower().removeprefix("tu-")) if c.isalnum())
 
-    return isinstance(said, str) and letters(said) == letters(name)
+    return isinstance(stated, str) and letters(stated) == letters(name)
 
 
 def plain_name(name: str) -> str:

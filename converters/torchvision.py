@@ -68,10 +68,10 @@ def check_settings(config: ModelConfig, settings: Collection[Setting]) -> None:
         "decoder_atrous_rates": (integers, config.aspp.atrous_rates),
     }
     for setting in settings:
-        read, ours = kinds.get(setting.name, (lambda _: None, None))
-        if read(setting.value) not in (None, ours):
+        read, own = kinds.get(setting.name, (lambda _: None, None))
+        if read(setting.value) not in (None, own):
             raise InputError(
-                f"{setting.says}, but torchvision's models have {show(ours)}, and others cannot be converted. If that "
+                f"{setting.says}, but torchvision's models have {show(own)}, and others cannot be converted. If that "
                 "is not said of this model, save model.state_dict() alone"
             )
 

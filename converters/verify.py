@@ -29,7 +29,7 @@ class Peer:
     module: Any  # torch.nn.Module
     run: Callable[[Any], Any]  # NCHW tensor -> NCHW tensor
     names: mapping.Rules
-    ours: Callable[[DeepLab, Any], Any] = lambda model, images: model(images)
+    own: Callable[[DeepLab, Any], Any] = lambda model, images: model(images)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def verify(source: str, path: Path, converted: Converted) -> Comparison:
     images = np.random.default_rng(0).normal(size=(1, *SIZE, model.config.encoder.in_channels)).astype(np.float32)
     with torch.inference_mode():
         expected = peer.run(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy().transpose(0, 2, 3, 1)
-    found = np.asarray(nnx.jit(peer.ours)(model, images))
-    worst = difference(found, expected)
+    result = np.asarray(nnx.jit(peer.own)(model, images))
+    worst = difference(result, expected)
     lines = [
         f"largest difference from {source} {worst:.1e} of the largest value, on a random {SIZE[0]}x{SIZE[1]} image"
     ]
@@ -104,36 +104,36 @@ def verify_graph(path: Path, converted: Converted) -> Comparison:
         raise InputError(f"--verify: {path} has another input or output than Google's exports: {error}") from None
     images, _ = preprocess(image[..., ::-1], config)
     images = images.transpose(1, 2, 0)[None]
-    found = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(model, images))
-    worst = difference(found, expected)
+    result = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(model, images))
+    worst = difference(result, expected)
     size = f"{config.size[0]}x{config.size[1]}"
     line = f"largest difference from TensorFlow {worst:.1e} of the largest value, on a random {size} image"
     return Comparison(worst <= TOLERANCE, [line])
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+def difference(result: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(result - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
 def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tuple[str, float]]:
     """Of the output of every BatchNorm, in the order in which the other library runs them."""
     import torch
 
-    ours = layer_outputs(model, peer.ours, images)
-    theirs: dict[str, np.ndarray] = {}
+    own = layer_outputs(model, peer.own, images)
+    other: dict[str, np.ndarray] = {}
 
     def record(name: str, output: Any) -> None:
-        theirs[name] = output.numpy().copy()
+        other[name] = output.numpy().copy()
 
     for name, module in peer.module.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda _, __, output, name=name: record(name, output))
     with torch.inference_mode():
         peer.run(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    names = {mapping.rename(path, peer.names): path for path in ours}
+    names = {mapping.rename(path, peer.names): path for path in own}
     return [
-        (name, difference(ours[names[name]], output.transpose(0, 2, 3, 1)))
-        for name, output in theirs.items()
+        (name, difference(own[names[name]], output.transpose(0, 2, 3, 1)))
+        for name, output in other.items()
         if name in names
     ]
 

@@ -24,7 +24,7 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.generate import CLASS_NAMES, generate
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.evaluate.metrics import Scores
-from deeplab_jax.image.draw import beside_legend, side_by_side, tint
+from deeplab_jax.image.draw import beside_legend, overlay, side_by_side
 from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel
 from deeplab_jax.models import presets
 from deeplab_jax.package.folder import check_vacant
@@ -95,7 +95,10 @@ def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> l
     for index in range(SHOWN):
         sample = dataset[index]
         ids = model(np.ascontiguousarray(sample.image[..., ::-1]), confidence="argmax")[0].segmentation_map.numpy()
-        panels = [enlarge(sample.image), *(enlarge(tint(sample.image, i, dataset.classes)) for i in (sample.mask, ids))]
+        panels = [
+            enlarge(sample.image),
+            *(enlarge(overlay(sample.image, i, dataset.classes)) for i in (sample.mask, ids)),
+        ]
         paths.append(folder / f"{Path(sample.name).stem}.png")
         beside_legend(side_by_side(panels), dataset.classes).save(paths[-1])
     return paths

@@ -164,9 +164,9 @@ def randomize_torch(model, seed: int = 0):
 def random_smp(architecture: str, encoder: str, output_stride: int, classes: int = 21, seed: int = 0):
     """A model of segmentation_models_pytorch in evaluation mode."""
     torch = pytest.importorskip("torch")
-    theirs = pytest.importorskip("segmentation_models_pytorch")
+    other = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(seed)
-    model = getattr(theirs, architecture)(
+    model = getattr(other, architecture)(
         encoder, encoder_weights=None, classes=classes, encoder_output_stride=output_stride
     )
     return randomize_torch(model, seed)
@@ -212,9 +212,9 @@ def v3plus():
 
 def small_smp(architecture, encoder):
     torch = pytest.importorskip("torch")
-    theirs = pytest.importorskip("segmentation_models_pytorch")
+    other = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
-    build = getattr(theirs, architecture)
+    build = getattr(other, architecture)
     return randomize_torch(build(encoder, encoder_weights=None, classes=4, decoder_channels=16))
 
 

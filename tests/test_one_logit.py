@@ -113,9 +113,9 @@ def test_training_writes_a_package_that_scores_as_the_validation_did(run, experi
     model = AutoModel.from_pretrained(out / "package")
     assert model.class_names == list(NAMES)
     assert json.loads((out / "package" / "architecture.json").read_text())["num_classes"] == 1
-    found = evaluate(model, dataset)
-    assert found.miou == pytest.approx(best, abs=1e-6)
-    assert set(found.per_class_iou) == set(NAMES)
+    actual = evaluate(model, dataset)
+    assert actual.miou == pytest.approx(best, abs=1e-6)
+    assert set(actual.per_class_iou) == set(NAMES)
     assert (out / "predictions.png").is_file()
 
 
@@ -213,11 +213,11 @@ def test_int8_is_measured_by_the_sigmoid_and_spares_what_it_would_spoil(deeplab,
             Image.fromarray(mask.astype(np.uint8)).save(data / f"masks/{split}/{number}.png")
     (data / "classes.txt").write_text("\n".join(NAMES))
     given = ("--to", "onnx", "--precision", "int8", "--data.root", data, "--out", tmp_path / "int8")
-    said = deeplab("export", packages["jax"], *given)
-    before, after = map(float, re.search(r"(\d\.\d+) in float32, (\d\.\d+) in int8", said).groups())
+    stated = deeplab("export", packages["jax"], *given)
+    before, after = map(float, re.search(r"(\d\.\d+) in float32, (\d\.\d+) in int8", stated).groups())
     assert before == pytest.approx(1.0, abs=1e-3)  # ONNX Runtime's sums are in another order than JAX's
     assert before - 0.02 <= after <= 1
-    spared = tuple(f"{part}." for part in re.search(r"of mIoU: (.*) stay in float32", said)[1].split(", "))
+    spared = tuple(f"{part}." for part in re.search(r"of mIoU: (.*) stay in float32", stated)[1].split(", "))
     graph = onnx.load(tmp_path / "int8" / "weights.onnx").graph
     weights = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
@@ -233,14 +233,14 @@ def test_from_smp_through_training_and_back(deeplab, cells, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
     smp = pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
-    theirs = randomize_torch(smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=1))
+    other = randomize_torch(smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=1))
     images = [np.array(Image.open(path)) for path in sorted((cells / "images/val").iterdir())]
     usual = PreprocessConfig()
     batch = np.stack([((image / 255 - usual.mean) / usual.std).transpose(2, 0, 1) for image in images])
     batch = torch.from_numpy(batch.astype(np.float32))
     with torch.no_grad():
-        theirs.segmentation_head[0].bias -= theirs(batch).median()
-    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+        other.segmentation_head[0].bias -= other(batch).median()
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
     (tmp_path / "names.txt").write_text("cell\n")
     named = ("--class-names", tmp_path / "names.txt", "--size", 48, 48)
     deeplab("convert", "smp", tmp_path / "weights.pth", "--out", tmp_path / "converted", *named)
@@ -252,16 +252,16 @@ def test_from_smp_through_training_and_back(deeplab, cells, tmp_path):
         "    optim=OptimConfig(lr=1e-3, freeze_norms=True))\n"
     )
     going_on = ("--init.package", tmp_path / "converted", "--init.mode", "continue_training")
-    said = deeplab("train", tmp_path / "experiment.py", "--data.root", cells, "--out", tmp_path / "run", *going_on)
-    assert f"starting from the weights of {tmp_path / 'converted'}\n" in said  # and all of them
+    stated = deeplab("train", tmp_path / "experiment.py", "--data.root", cells, "--out", tmp_path / "run", *going_on)
+    assert f"starting from the weights of {tmp_path / 'converted'}\n" in stated  # and all of them
     deeplab("export", tmp_path / "run/package", "--to", "onnx", "torch", "--out", tmp_path / "exported")
     deeplab("predict", tmp_path / "exported/onnx", cells / "images/val", "--out", tmp_path / "predicted")
 
-    before = theirs.segmentation_head[0].weight.clone()
-    theirs.load_state_dict(torch.load(tmp_path / "exported/torch/weights.pt", weights_only=True), strict=True)
-    assert not torch.equal(before, theirs.segmentation_head[0].weight)
+    before = other.segmentation_head[0].weight.clone()
+    other.load_state_dict(torch.load(tmp_path / "exported/torch/weights.pt", weights_only=True), strict=True)
+    assert not torch.equal(before, other.segmentation_head[0].weight)
     with torch.no_grad():
-        expected = (torch.sigmoid(theirs(batch))[:, 0] >= 0.5).numpy()
+        expected = (torch.sigmoid(other(batch))[:, 0] >= 0.5).numpy()
     masks = [np.array(Image.open(path)) for path in sorted((tmp_path / "predicted").glob("*_mask.png"))]
     assert 0.1 < np.mean(masks) < 0.9
     assert np.mean(masks == expected) >= 0.9999

@@ -69,12 +69,12 @@ def first_difference(model: DeepLab, graph: Any, images: np.ndarray, tolerance: 
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(node.output[0]) for node in layers.values())
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
+    result = session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
     expected = layer_outputs(model, lambda model, x: model(x), images)
-    for (name, node), theirs in zip(layers.items(), found, strict=True):
+    for (name, node), other in zip(layers.items(), result, strict=True):
         norm = next((entry.value for entry in node.metadata_props if entry.key == "norm"), name)
-        ours = expected[norm].transpose(0, 3, 1, 2)
+        own = expected[norm].transpose(0, 3, 1, 2)
         with np.errstate(invalid="ignore"):  # of infinities
-            if not np.abs(ours - theirs).max() <= tolerance * np.abs(ours).max():
+            if not np.abs(own - other).max() <= tolerance * np.abs(own).max():
                 return name
     return "the last upsampling"

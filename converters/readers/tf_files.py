@@ -67,10 +67,10 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
 
 def read_with_averages(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """What `read_tf` gives, and the names of moving averages of variables, which it leaves out."""
-    found = _read_all(path)
-    variables = {name: array for name, array in found.items() if not TRAINING_STATE.fullmatch(name)}
+    result = _read_all(path)
+    variables = {name: array for name, array in result.items() if not TRAINING_STATE.fullmatch(name)}
     check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
-    return variables, [name for name in found if name.endswith(AVERAGE)]
+    return variables, [name for name in result if name.endswith(AVERAGE)]
 
 
 def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:

@@ -125,8 +125,8 @@ def _node(message: memoryview) -> Node:
 
 
 def _submessage(message: memoryview | None, number: int) -> memoryview:
-    found = [value for n, wire, value in fields(message or memoryview(b"")) if (n, wire) == (number, Wire.BYTES)]
-    return found[-1] if found else memoryview(b"")
+    result = [value for n, wire, value in fields(message or memoryview(b"")) if (n, wire) == (number, Wire.BYTES)]
+    return result[-1] if result else memoryview(b"")
 
 
 def _int_list(message: memoryview) -> list[int]:

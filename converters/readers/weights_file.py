@@ -67,12 +67,12 @@ def _read_folder(path: Path, anchor: str) -> Weights:
     if not files:
         raise InputError(f"{path} holds neither {' nor '.join(PRETRAINED)}; name the weights file itself")
     weights = read_weights(files[0], anchor)
-    said = {name: read_json(path / name) for name in ("config.json", TRANSFORM) if (path / name).is_file()}
-    for name, content in said.items():
+    stated = {name: read_json(path / name) for name in ("config.json", TRANSFORM) if (path / name).is_file()}
+    for name, content in stated.items():
         if not isinstance(content, dict):
             raise InputError(f"{path / name} must be an object of settings")
-    settings = [setting for name, content in said.items() for setting in settings_in(content, name)]
-    return replace(weights, settings=(*weights.settings, *settings), config=said.get("config.json", {}))
+    settings = [setting for name, content in stated.items() for setting in settings_in(content, name)]
+    return replace(weights, settings=(*weights.settings, *settings), config=stated.get("config.json", {}))
 
 
 def has(anchor: str, names: Iterable[str]) -> bool:
@@ -82,16 +82,16 @@ def has(anchor: str, names: Iterable[str]) -> bool:
 
 def _state_dict(content: Any, anchor: str) -> tuple[str, dict[str, Any], list[str]]:
     """Where the model is in a checkpoint, its names -> tensors, and the names of other tensors and of what is none."""
-    found = dict(_dicts(content))
-    if not found:
+    result = dict(_dicts(content))
+    if not result:
         keys = ", ".join(plain(str(key)) for key in list(content)[:8]) if isinstance(content, dict) else ""
         holds = f"; it holds {keys}" if keys else ""
         raise InputError(f"is not a state dict (names -> tensors){holds}; save model.state_dict() and convert that")
-    models = [key for key in found if has(anchor, found[key])]
-    chosen = _only_model(models) if models else max(found, key=lambda key: len(found[key]))
-    tensors = {name: value for name, value in found[chosen].items() if _is_tensor(value)}
-    rest = [name for name in found[chosen] if name not in tensors and name not in found]
-    return chosen, tensors, [*(key for key in found if key not in ("", chosen)), *rest]
+    models = [key for key in result if has(anchor, result[key])]
+    chosen = _only_model(models) if models else max(result, key=lambda key: len(result[key]))
+    tensors = {name: value for name, value in result[chosen].items() if _is_tensor(value)}
+    rest = [name for name in result[chosen] if name not in tensors and name not in result]
+    return chosen, tensors, [*(key for key in result if key not in ("", chosen)), *rest]
 
 
 def _only_model(places: Collection[str]) -> str:

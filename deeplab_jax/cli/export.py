@@ -65,8 +65,8 @@ def export(
     options = Options(dynamic_size, precision, images, dataset, *spans)
     with console.status("exporting") as status:
 
-        def report(step: str, found: bool = False) -> None:
-            say(step) if found else status.update(step)
+        def report(step: str, result: bool = False) -> None:
+            say(step) if result else status.update(step)
 
         exported = run(package, tuple(dict.fromkeys(to)), out, options, report)
     table = Table("engine", "package", "MB", "ms an image, here")

@@ -34,21 +34,21 @@ def predict(
 
     if not inputs:
         raise InputError("name at least one image or folder: deeplab predict PACKAGE INPUT... --out DIR")
-    found = find_images(inputs)
-    model = load(package, input_size(size, own_size), len(found.images))
+    result = find_images(inputs)
+    model = load(package, input_size(size, own_size), len(result.images))
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("predicting", total=len(found.images))
+        task = progress.add_task("predicting", total=len(result.images))
 
-        def report(path: Path, told: InputError | str | None) -> None:
-            if isinstance(told, InputError):
-                print_error(told)
-            elif told:
-                say(told)
+        def report(path: Path, message: InputError | str | None) -> None:
+            if isinstance(message, InputError):
+                print_error(message)
+            elif message:
+                say(message)
             progress.advance(task)
 
-        unreadable = run(model, found.images, out, confidence, report)
-    say(f"{len(found.images) - unreadable} of {len(found.images)} images predicted into {out}")
-    for line in found.left():
+        unreadable = run(model, result.images, out, confidence, report)
+    say(f"{len(result.images) - unreadable} of {len(result.images)} images predicted into {out}")
+    for line in result.left():
         say(line)
     if unreadable:
         raise SystemExit(1)

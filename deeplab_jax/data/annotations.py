@@ -58,12 +58,12 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise InputError(f"{where} names {reprlib.repr(min(twice))} twice; every class needs its own name")
 
 
-def check_size(said: tuple[int, int], size: tuple[int, int], source: Path, image: Path) -> None:
+def check_size(stated: tuple[int, int], size: tuple[int, int], source: Path, image: Path) -> None:
     """Raises InputError unless both (height, width) are the same: what the annotations say, and what the image has."""
-    if said != size:
-        mend = mend_of_turned(image, size, said) or "annotate the image as it is, or put the annotated one back"
+    if stated != size:
+        mend = mend_of_turned(image, size, stated) or "annotate the image as it is, or put the annotated one back"
         raise InputError(
-            f"{source} says that {image.name} is {said[1]}x{said[0]}, but {image} is {size[1]}x{size[0]}; {mend}"
+            f"{source} says that {image.name} is {stated[1]}x{stated[0]}, but {image} is {size[1]}x{size[0]}; {mend}"
         )
 
 

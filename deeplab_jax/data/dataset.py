@@ -85,12 +85,12 @@ def pair_by_stem(images: Path, masks: Path) -> tuple[list[Example], list[Path]]:
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """By their names without suffix, in order. Raises InputError where there is none, or where two have one name."""
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
     for image in list_images(folder):
-        if twin := found.get(image.stem):
+        if twin := result.get(image.stem):
             raise InputError(f"{twin} and {image.name} would have the same mask, {image.stem}.png; rename one of them")
-        found[image.stem] = image
-    return found
+        result[image.stem] = image
+    return result
 
 
 def masks_by_stem(folder: Path) -> dict[str, Path]:
@@ -119,9 +119,9 @@ def missing(example: Example) -> str:
     return f"{example.image} has no mask: {example.source} is missing{hint}"
 
 
-def tally(found: Iterable[tuple[str, str]]) -> list[str]:
+def tally(result: Iterable[tuple[str, str]]) -> list[str]:
     """A note on every kind of finding, with its count and the first name, of pairs of what was found and where."""
     names: dict[str, list[str]] = {}
-    for what, name in found:
+    for what, name in result:
         names.setdefault(what, []).append(name)
     return [f"{len(where)} {what}, such as {where[0]}" for what, where in names.items()]

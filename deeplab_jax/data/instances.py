@@ -123,8 +123,10 @@ def read_outline(polygon: Any, where: str) -> np.ndarray:
 
 
 def read_runs(record: dict, size: tuple[int, int], where: str) -> Runs:
-    said = take(record, "size", list, where)
-    check(said == list(size), f"{where}: size {reprlib.repr(said)} must be [{size[0]}, {size[1]}], that of the image")
+    stated = take(record, "size", list, where)
+    check(
+        stated == list(size), f"{where}: size {reprlib.repr(stated)} must be [{size[0]}, {size[1]}], that of the image"
+    )
     counts = record.get("counts")
     if isinstance(counts, str):
         lengths = decode_counts(counts, where)

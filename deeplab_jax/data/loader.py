@@ -20,7 +20,7 @@ from absl import flags
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.errors import InputError, first_line
-from deeplab_jax.image.resize import fit_image, fit_mask
+from deeplab_jax.image.resize import resize_image, resize_mask
 
 Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w) uint8
 
@@ -78,7 +78,7 @@ def eval_batches(
 
 
 def fit_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:
-    return {"image": fit_image(sample.image, preprocess), "mask": fit_mask(sample.mask, preprocess)}
+    return {"image": resize_image(sample.image, preprocess), "mask": resize_mask(sample.mask, preprocess)}
 
 
 def _fitted(samples: grain.MapDataset, preprocess: PreprocessConfig) -> grain.MapDataset:

@@ -80,11 +80,11 @@ def as_color(code: int) -> Color:
 
 def colors_in(path: Path, most: int) -> set[Color]:
     """Some of the colors that a mask shows, all where they are fewer. Raises InputError as `read_colors` does."""
-    codes, found = as_codes(read_colors(path)).ravel(), set()
-    while codes.size and len(found) < most:
-        found.add(as_color(int(codes[0])))
+    codes, result = as_codes(read_colors(path)).ravel(), set()
+    while codes.size and len(result) < most:
+        result.add(as_color(int(codes[0])))
         codes = codes[codes != codes[0]]
-    return found
+    return result
 
 
 def ranges(values: np.ndarray) -> str:

@@ -33,21 +33,21 @@ class Statistics:
 
     def add(self, sample: Sample) -> None:
         counts = np.bincount(sample.mask.ravel(), minlength=256)
-        found, void = counts[: len(self.classes)], int(counts[IGNORE])
+        result, void = counts[: len(self.classes)], int(counts[IGNORE])
         self.images += 1
         self.sizes[sample.mask.shape] += 1
         self.void += void
         self.void_images += void > 0
-        self.pixels += found
-        self.occurrences += found > 0
-        self.around += np.where(found > 0, found.sum(), 0)
+        self.pixels += result
+        self.occurrences += result > 0
+        self.around += np.where(result > 0, result.sum(), 0)
 
 
-def in_order(look: Callable[[int], Found], count: int, threads: int) -> Iterator[Found]:
+def in_order(inspect: Callable[[int], Found], count: int, threads: int) -> Iterator[Found]:
     """look(0), look(1) and so on, by threads."""
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, count, 8 * threads):  # so that no more than these are in memory
-            yield from pool.map(look, range(first, min(first + 8 * threads, count)))
+            yield from pool.map(inspect, range(first, min(first + 8 * threads, count)))
 
 
 def count(dataset: Dataset, threads: int, progress: Callable[[int], None] = lambda done: None) -> Statistics:

@@ -30,12 +30,12 @@ def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int
     return scores(confusion, names, len(dataset))
 
 
-def match_classes(ours: list[str], theirs: tuple[str, ...]) -> np.ndarray:
+def match_classes(own: list[str], other: tuple[str, ...]) -> np.ndarray:
     """For every id of the package the data set's id of that name; len(theirs) where it has none."""
-    absent = [name for name in theirs if name not in ours]
+    absent = [name for name in other if name not in own]
     if absent:
         raise InputError(
-            f"the package has no class {', '.join(absent)} of the data set; its classes are {', '.join(ours)}; where "
+            f"the package has no class {', '.join(absent)} of the data set; its classes are {', '.join(own)}; where "
             "these are the same by other names, write the data set's into the package's class_names.txt"
         )
-    return np.array([theirs.index(name) if name in theirs else len(theirs) for name in ours])
+    return np.array([other.index(name) if name in other else len(other) for name in own])

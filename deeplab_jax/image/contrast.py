@@ -12,7 +12,7 @@ ColorFormat = Literal["rgb", "bgr"]
 TO_GRAY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
 
 
-def adjust(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> np.ndarray:
+def apply_contrast(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> np.ndarray:
     """(h, w, 3) uint8 or float32 in 0..255, its channels in `order`, to the same; contrast makes float32 uint8."""
     if config.grayscale:
         image = cv2.cvtColor(cv2.cvtColor(image, TO_GRAY[order]), cv2.COLOR_GRAY2BGR)

@@ -25,7 +25,7 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
+def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     """(H, W, 3) uint8 BGR, as OpenCV writes it: the image under the colors of its classes, and a legend of those in it.
 
     Args:
@@ -40,19 +40,19 @@ def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     sheet = np.empty((column.height, width + column.width, 3), np.uint8)
     sheet[height:, :width], sheet[:, width:] = 255, np.asarray(column)[..., ::-1]
     cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=sheet[:height, :width])
-    tint_in_place(sheet[:height, :width], ids, [(blue, green, red) for red, green, blue in classes.palette])
+    overlay_in_place(sheet[:height, :width], ids, [(blue, green, red) for red, green, blue in classes.palette])
     return sheet
 
 
-def tint(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
+def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
     """(h, w, 3) uint8 RGB, gray under the classes' colors. Black classes and ids of no class stay as they are."""
-    tinted = image.copy()
-    tint_in_place(tinted, ids, classes.palette)
-    return tinted
+    drawn = image.copy()
+    overlay_in_place(drawn, ids, classes.palette)
+    return drawn
 
 
-def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Color]) -> None:
-    """`tint` with colors in the order of the image's channels, a band of rows at a time, which stays in the cache."""
+def overlay_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Color]) -> None:
+    """`overlay` with colors in the order of the image's channels, a band of rows at a time, for the cache."""
     colors = np.array([*palette, BLACK])  # the last stands for all ids of no class
     drawn = colors.any(1, keepdims=True)
     # The share of a class's color and whether it is drawn, in the four bytes of one number.
@@ -61,8 +61,8 @@ def tint_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Color]) 
     height, width = ids.shape
     step = max(BAND_PIXELS // width, 1)
     for rows in (slice(first, first + step) for first in range(0, height, step)):
-        found = np.take(table, ids[rows, :, None], mode="clip").view(np.uint8)
-        share, mask = cv2.cvtColor(found, cv2.COLOR_RGBA2RGB), cv2.extractChannel(found, 3)
+        result = np.take(table, ids[rows, :, None], mode="clip").view(np.uint8)
+        share, mask = cv2.cvtColor(result, cv2.COLOR_RGBA2RGB), cv2.extractChannel(result, 3)
         gray = cv2.cvtColor(cv2.transform(image[rows], to_gray), cv2.COLOR_GRAY2RGB)
         cv2.add(gray, share, dst=image[rows], mask=mask)
 

@@ -29,33 +29,33 @@ def find_images(inputs: Sequence[Path]) -> ImageFiles:
 
     Raises InputError for an input that does not exist, and for a folder without images.
     """
-    found = ImageFiles([], [], [])
+    result = ImageFiles([], [], [])
     for path in inputs:
         check(path.exists(), f"{path} does not exist")
         if path.is_dir():
             here = look_into(path)
             without = f"{path} holds no images (.jpg, .png, .tif or what else Pillow reads)"
             check(bool(here.images), "; ".join([without, *here.left()]))
-            found.images.extend(here.images)
-            found.others.extend(here.others)
-            found.folders.extend(here.folders)
+            result.images.extend(here.images)
+            result.others.extend(here.others)
+            result.folders.extend(here.folders)
         else:
             check(path.is_file(), f"{path} is no file")  # but a pipe, which would be waited for
-            found.images.append(path)
-    return found
+            result.images.append(path)
+    return result
 
 
 def look_into(folder: Path) -> ImageFiles:
-    found = ImageFiles([], [], [])
+    result = ImageFiles([], [], [])
     for path in sorted(folder.iterdir()):
         shown = path.is_file() and not path.name.startswith(".")
         if path.is_dir():
-            found.folders.append(path)
+            result.folders.append(path)
         elif shown and (is_image(path) or is_unread(path) or holds_image(path)):
-            found.images.append(path)
+            result.images.append(path)
         else:
-            found.others.append(path)
-    return found
+            result.others.append(path)
+    return result
 
 
 def count(paths: Sequence[Path], kind: str) -> str:

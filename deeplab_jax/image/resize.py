@@ -7,7 +7,7 @@ import numpy as np
 
 from deeplab_jax.config import IGNORE, PreprocessConfig
 from deeplab_jax.errors import check
-from deeplab_jax.image.contrast import ColorFormat, adjust
+from deeplab_jax.image.contrast import ColorFormat, apply_contrast
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def place(height: int, width: int, config: PreprocessConfig) -> Placement:
 def resize(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> tuple[np.ndarray, Placement]:
     """(h, w, 3) uint8 or float32 as it comes into the network input, bilinear; and the place of the used part there."""
     part = used_part(image.shape[0], image.shape[1], config)
-    used, spot = adjust(image[part.window], config, order), place(part.height, part.width, config)
-    if (part.height, part.width) != (spot.height, spot.width):
-        used = cv2.resize(used, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR)
-    return spot.cut(used, config.size), spot
+    used, placement = apply_contrast(image[part.window], config, order), place(part.height, part.width, config)
+    if (part.height, part.width) != (placement.height, placement.width):
+        used = cv2.resize(used, (placement.width, placement.height), interpolation=cv2.INTER_LINEAR)
+    return placement.cut(used, config.size), placement
 
 
-def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+def resize_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
     resized, placement = resize(image, config, "rgb")
     if resized.shape[:2] == config.size:
@@ -81,14 +81,14 @@ def fit_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     return canvas
 
 
-def fit_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """(h, w) uint8 class ids to config.size, nearest neighbor, IGNORE around it."""
     part = used_part(mask.shape[0], mask.shape[1], config)
-    spot = place(part.height, part.width, config)
-    sized = cv2.resize(mask[part.window], (spot.width, spot.height), interpolation=cv2.INTER_NEAREST_EXACT)
-    fitted = spot.cut(sized, config.size)
+    placement = place(part.height, part.width, config)
+    sized = cv2.resize(mask[part.window], (placement.width, placement.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    fitted = placement.cut(sized, config.size)
     if fitted.shape == config.size:
         return fitted
     canvas = np.full(config.size, IGNORE, mask.dtype)
-    canvas[spot.within(config.size).window] = fitted
+    canvas[placement.within(config.size).window] = fitted
     return canvas

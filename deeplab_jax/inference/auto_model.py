@@ -87,9 +87,9 @@ class SegmentationModel:
     def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> np.ndarray:
         """(h, w) ids of one image, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
         rule = self._rule(confidence)
-        (logits,), config, ((spot, size),) = self._forward([image], color_format)
+        (logits,), config, ((placement, size),) = self._forward([image], color_format)
         ids = np.full(size, rule.background, np.min_scalar_type(rule.class_count - 1))
-        write_class_map(logits, spot, config.size, rule, ids[used_part(*size, config).window])
+        write_class_map(logits, placement, config.size, rule, ids[used_part(*size, config).window])
         return ids
 
     def warm_up(self, batch_size: int = 1) -> None:
@@ -104,10 +104,10 @@ class SegmentationModel:
     def _run(self, images: list[Any], color_format: ColorFormat | None, rule: Rule) -> list[SemanticSegmentationResult]:
         logits, config, places = self._forward(images, color_format)
         results = []
-        for planes, (spot, size) in zip(logits, places, strict=True):
+        for planes, (placement, size) in zip(logits, places, strict=True):
             used = used_part(*size, config)
             part = used.height, used.width
-            result = postprocess(planes, spot, config.size, part, rule)
+            result = postprocess(planes, placement, config.size, part, rule)
             results.append(result if part == size else on_background(result, used, size, rule.background))
         return results
 
@@ -133,13 +133,13 @@ class SegmentationModel:
             pixels, order = as_pixels(images[0], color_format)
             config = in_own_size(config, pixels.shape[0], pixels.shape[1])
             check_forward(self._package.folder, config.size, self._package.planes, 1)
-            planes, spot = preprocess(pixels, config, order)
-            return planes[None], config, [(spot, (pixels.shape[0], pixels.shape[1]))]
+            planes, placement = preprocess(pixels, config, order)
+            return planes[None], config, [(placement, (pixels.shape[0], pixels.shape[1]))]
         batch, places = np.empty((len(images), config.channels, *config.size), np.float32), []
         for image, planes in zip(images, batch, strict=True):
             pixels, order = as_pixels(image, color_format)
-            _, spot = preprocess(pixels, config, order, planes)
-            places.append((spot, (pixels.shape[0], pixels.shape[1])))
+            _, placement = preprocess(pixels, config, order, planes)
+            places.append((placement, (pixels.shape[0], pixels.shape[1])))
         return batch, config, places
 
 

@@ -19,10 +19,10 @@ MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole
 
 @np.errstate(invalid="ignore", over="ignore")
 def write_class_map(
-    logits: np.ndarray, spot: Placement, input_size: tuple[int, int], rule: Rule, out: np.ndarray
+    logits: np.ndarray, placement: Placement, input_size: tuple[int, int], rule: Rule, out: np.ndarray
 ) -> None:
     """Writes the ids of `postprocess`, the same in every pixel, into `out`, (H, W) of the image's own size."""
-    resized = Resized(logits, uncovered(logits.shape[1:], spot, input_size), rule.background, out.shape)
+    resized = Resized(logits, uncovered(logits.shape[1:], placement, input_size), rule.background, out.shape)
     of_rank, least = rule.of_rank(len(logits)).astype(out.dtype), rule.least(len(logits))
     settled = Settled(resized, least) if resized.enlarges and len(logits) > 1 else None
     for step in resized.steps:
@@ -64,9 +64,9 @@ class Settled:
             planes = self._between(step, above, rows, columns)
             margin = rounding(planes)
             clear = leading(planes, margin) > 0
-            found, probability = classify(planes, 0.0)
+            result, probability = classify(planes, 0.0)
             clear &= np.abs(probability - self._least) > doubt(margin, planes)
-            rank[rows, columns] = (found * (probability >= self._least))[0]
+            rank[rows, columns] = (result * (probability >= self._least))[0]
             doubtful = np.unique(rows[~clear[0]])
             if len(doubtful):
                 rank[doubtful], _ = classify(self._resized.band(step, doubtful), self._least)

@@ -88,10 +88,10 @@ def tensor_pixels(tensor: Any) -> np.ndarray:
 
 def as_levels(image: np.ndarray) -> np.ndarray:
     """Three channels, uint8 or float32 in 0..255. Raises InputError for what is no image."""
-    found = f"{image.dtype} {image.shape}"
+    result = f"{image.dtype} {image.shape}"
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise InputError(f"an image must be of shape (height, width) or (height, width, 1, 3 or 4), not {found}")
+        raise InputError(f"an image must be of shape (height, width) or (height, width, 1, 3 or 4), not {result}")
     check(image.size > 0, f"an image of shape {image.shape} has no pixels")
     check_image(*image.shape[:2])
     if image.dtype.kind == "u" and image.dtype.itemsize == 2:
@@ -99,7 +99,7 @@ def as_levels(image: np.ndarray) -> np.ndarray:
     elif image.dtype.kind == "f":
         image = float_levels(image)
     elif image.dtype != np.uint8:
-        raise InputError(f"an image must be uint8, uint16 in 0..65535 or floating-point in 0..255, not {found}")
+        raise InputError(f"an image must be uint8, uint16 in 0..65535 or floating-point in 0..255, not {result}")
     if channels == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, -1)
     return image[..., :3]

@@ -62,15 +62,15 @@ class Rule:
 
 @np.errstate(invalid="ignore", over="ignore")
 def postprocess(
-    logits: np.ndarray, spot: Placement, input_size: tuple[int, int], image_size: tuple[int, int], rule: Rule
+    logits: np.ndarray, placement: Placement, input_size: tuple[int, int], image_size: tuple[int, int], rule: Rule
 ) -> SemanticSegmentationResult:
     """(K, h, w) logits of one image to ids and confidences, 0 for background by the rule, of the image's own size.
 
-    Where the image reaches beyond the network input (`spot` is partly outside), the shared API takes the background's
-    id for the value of every logit.
+    Where the image reaches beyond the network input (`placement` is partly outside), the shared API takes the
+    background's id for the value of every logit.
     """
     segmentation_map, confidence = np.empty(image_size, np.int64), np.empty(image_size, np.float32)
-    resized = Resized(logits, uncovered(logits.shape[1:], spot, input_size), rule.background, image_size)
+    resized = Resized(logits, uncovered(logits.shape[1:], placement, input_size), rule.background, image_size)
     of_rank, least = rule.of_rank(len(logits)), rule.least(len(logits))
     for step in resized.steps:
         rank, probability = classify(resized.band(step), least)
@@ -86,11 +86,13 @@ def classify(planes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     return rank, probability
 
 
-def uncovered(shape: tuple[int, ...], spot: Placement, input_size: tuple[int, int]) -> Window:
+def uncovered(shape: tuple[int, ...], placement: Placement, input_size: tuple[int, int]) -> Window:
     """The logits without the letterbox's padding; they may be coarser than the network input."""
     (top, height), (left, width) = (
         _uncovered_axis(*axis)
-        for axis in zip(shape, input_size, (spot.top, spot.left), (spot.height, spot.width), strict=True)
+        for axis in zip(
+            shape, input_size, (placement.top, placement.left), (placement.height, placement.width), strict=True
+        )
     )
     return Window(top, left, height, width)
 

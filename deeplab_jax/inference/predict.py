@@ -18,7 +18,7 @@ import numpy as np
 
 from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.draw import mask_image, overlay
+from deeplab_jax.image.draw import mask_image, overlay_with_legend
 from deeplab_jax.image.read import read_header, read_image
 from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel, as_threshold
 from deeplab_jax.package.find import find_package
@@ -61,9 +61,9 @@ def predict(model: SegmentationModel, images: Sequence[Path], out: Path, confide
     def finish_first() -> None:
         nonlocal unreadable
         path, future = waiting.popleft()
-        told = future.result()
-        unreadable += isinstance(told, InputError)
-        report(path, told)
+        message = future.result()
+        unreadable += isinstance(message, InputError)
+        report(path, message)
 
     pool = ThreadPoolExecutor(THREADS)
     try:
@@ -130,7 +130,7 @@ class Work:
             mask.result()
 
     def _write_overlay(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
-        sheet = overlay(image, ids, self._classes)
+        sheet = overlay_with_legend(image, ids, self._classes)
         # A JPEG takes a tenth of the time and of the space of a PNG, and is only looked at.
         suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
         if max(sheet.shape) <= JPEG_SIDE:

@@ -56,12 +56,12 @@ def from_arrays(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> DeepLa
     return fill(model, {path: arrays[name] for name, (path, _) in leaves.items()})
 
 
-def check_complete(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def check_complete(expected: Mapping[str, tuple[int, ...]], result: Mapping[str, tuple[int, ...]]) -> None:
     """Raises InputError unless both hold the same names and shapes."""
-    shapes = [f"{n} {found[n]} instead of {expected[n]}" for n in expected if n in found and found[n] != expected[n]]
+    shapes = [f"{n} {result[n]} instead of {expected[n]}" for n in expected if n in result and result[n] != expected[n]]
     faults = [
-        _count("missing", [name for name in expected if name not in found]),
-        _count("unexpected", [name for name in found if name not in expected]),
+        _count("missing", [name for name in expected if name not in result]),
+        _count("unexpected", [name for name in result if name not in expected]),
         _count("misshapen", shapes),
     ]
     if any(faults):

@@ -171,8 +171,8 @@ def _backend(folder: Path) -> str:
     model = _read_json(path)
     backend = inference_config.key(path, model, "backend_type", str)
     for name, value in KIND.items():
-        found = model.get(name, value)
-        check(found == value, f"{path}: {name} must be {value!r}, not {found!r}; other models cannot be run")
+        result = model.get(name, value)
+        check(result == value, f"{path}: {name} must be {value!r}, not {result!r}; other models cannot be run")
     if backend == "torch":
         weights = folder / "weights.pt"
         raise InputError(f"{path}: PyTorch packages are ported first: deeplab convert smp {weights} --out NEW_PACKAGE")

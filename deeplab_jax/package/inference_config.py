@@ -88,10 +88,10 @@ def unlike_others(preprocess: PreprocessConfig) -> str | None:
         return None
     if shared["resize_mode"] == preprocess.resize_mode and {*levels} == {shared["padding_value"]}:
         return None
-    ours = ", ".join(f"{level:.0f}" for level in levels)
+    own = ", ".join(f"{level:.0f}" for level in levels)
     return (
         f"other clients of the shared API fit images by {shared['resize_mode']} on gray {shared['padding_value']}, "
-        f"AutoModel by {preprocess.resize_mode} on ({ours})"
+        f"AutoModel by {preprocess.resize_mode} on ({own})"
     )
 
 

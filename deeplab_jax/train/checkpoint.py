@@ -82,14 +82,14 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=items)
-                found, progress = TrainState(*restored["state"]), Progress(**restored["progress"]["progress"])
-                if checksum(found, progress) != restored["progress"]["checksum"]:
+                result, progress = TrainState(*restored["state"]), Progress(**restored["progress"]["progress"])
+                if checksum(result, progress) != restored["progress"]["checksum"]:
                     raise ValueError("it is not what was saved")
             except Exception as error:  # damage has as many kinds as there are files in a checkpoint
                 damaged[step] = _reason(error)
                 continue
             self._put_aside(damaged)
-            return found, progress, [f"warning: the checkpoint of step {n} is damaged ({damaged[n]})" for n in damaged]
+            return result, progress, [f"warning: the checkpoint of step {n} is damaged ({damaged[n]})" for n in damaged]
         if damaged:
             step, reason = next(iter(damaged.items()))
             raise InputError(

@@ -81,10 +81,10 @@ def load_supervisely(path: Path, arguments: Sequence[str]) -> Experiment:
     """
     from deeplab_jax.data.formats import find_dataset
 
-    said = from_dict(dict, read_json(path), str(path))
-    if unknown := sorted(set(said) - set(DEFAULTS)):
+    stated = from_dict(dict, read_json(path), str(path))
+    if unknown := sorted(set(stated) - set(DEFAULTS)):
         raise InputError(f"{path}: {unknown[0]!r} is not known; a training file holds {', '.join(DEFAULTS)}")
-    settings = DEFAULTS | said
+    settings = DEFAULTS | stated
 
     def take(kind: Any, name: str, *inner: str) -> Any:
         value, where = settings[name], f"{path}: {name}"

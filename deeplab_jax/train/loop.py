@@ -107,14 +107,14 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
             """By a signal, to any process: all leave at the same step."""
             return largest_of_all(signal())
 
-        def look(step: int) -> None:
+        def inspect(step: int) -> None:
             """Validates, and packages the best so far; left out where the run is to end now, and owed by the next."""
-            if (found := validate(state, asked_to_leave)) is None:
+            if (result := validate(state, asked_to_leave)) is None:
                 return
             progress.validated = step
-            if progress.is_better(found.scores.miou if every.best_by == "miou" else -found.loss) and is_main():
+            if progress.is_better(result.scores.miou if every.best_by == "miou" else -result.loss) and is_main():
                 jax_backend.save(out / "package", eval_model(graph, state), classes, config.preprocess)
-            track.validate(step, found)
+            track.validate(step, result)
 
         images = f"{len(train_set)} images to train on, {len(val_set)} to validate on"
         track.say(f"{images}; {shardings.batch.mesh.size} x {jax.devices()[0].device_kind}")
@@ -124,7 +124,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
             track.say(f"class weights {', '.join(f'{weight:.3g}' for weight in config.loss.class_weights)}")
         try:
             if start and due(start, every.validate_every, steps) and progress.validated < start:
-                look(start)
+                inspect(start)
                 if number := asked_to_leave():
                     raise Interrupted(number)
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
@@ -140,7 +140,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     track.train(step, {"loss": float(np.mean(losses, dtype=np.float64))})
                     losses.clear()
                 if due(step, every.validate_every, steps):
-                    look(step)
+                    inspect(step)
                 # Several processes must ask one another, so they do it now and then.
                 often = (
                     jax.process_count() == 1

@@ -109,8 +109,8 @@ def check_goes_on(out: Path, before: Experiment, config: Experiment) -> None:
     elsewhere = f"choose another --out; init.package {out / 'package'} takes its weights there"
     old, new = before.train.steps, config.train.steps
     as_long = replace(config, train=replace(config.train, steps=old))
-    for name, theirs, ours in differences(to_dict(resume_key(before)), to_dict(resume_key(as_long))):
-        raise InputError(f"{out} holds a run with {name}={theirs}, not {ours}; {elsewhere}")
+    for name, other, own in differences(to_dict(resume_key(before)), to_dict(resume_key(as_long))):
+        raise InputError(f"{out} holds a run with {name}={other}, not {own}; {elsewhere}")
     if new < old:
         raise InputError(f"{out} holds a run of {old} steps, which can become longer but not {new}; {elsewhere}")
 

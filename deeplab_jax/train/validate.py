@@ -34,12 +34,12 @@ def make_validate(
         confusion, loss, pixels = np.zeros((len(names), len(names)), np.int64), 0.0, 0
         shown = ()
         for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, shard):
-            found = jax.device_get(eval_step(state, put(batch, shardings)))
-            confusion += found["confusion"]
-            loss, pixels = loss + float(found["loss"]), pixels + int(found["pixels"])
+            result = jax.device_get(eval_step(state, put(batch, shardings)))
+            confusion += result["confusion"]
+            loss, pixels = loss + float(result["loss"]), pixels + int(result["pixels"])
             if not shown:
-                count = min(len(dataset), len(found["maps"]), len(batch["image"]))
-                shown = (batch["image"][:count], batch["mask"][:count], found["maps"][:count])
+                count = min(len(dataset), len(result["maps"]), len(batch["image"]))
+                shown = (batch["image"][:count], batch["mask"][:count], result["maps"][:count])
             if asked():
                 return None
         return Validation(scores(confusion, names, len(dataset)), loss / max(pixels, 1), *shown)

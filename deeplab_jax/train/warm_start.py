@@ -50,9 +50,9 @@ def encoder_alone(model: DeepLab, package: Path) -> list[str]:
     Raises:
         InputError: with every missing, unexpected or misshapen tensor of the encoder.
     """
-    theirs = to_arrays(open_jax_package(package))
+    other = to_arrays(open_jax_package(package))
     left = tuple({f"{name.split('.')[0]}." for name in names(model)} - {"encoder."})
-    put(model, {name: array for name, array in theirs.items() if name.startswith("encoder.")}, left, package)
+    put(model, {name: array for name, array in other.items() if name.startswith("encoder.")}, left, package)
     return [name for name in names(model) if name.startswith(left)]
 
 
@@ -62,8 +62,8 @@ def describe_init(init: InitConfig, left: Sequence[str]) -> str:
         return f"starting from the weights of {init.package}" + (f"; not its {counted(left)}" if left else "")
     package = Path(init.package or "")
     with safetensors.safe_open(package / "weights.safetensors", framework="numpy") as file:
-        theirs = [name for name in file.keys() if not name.startswith("encoder.")]  # noqa: SIM118 (not a dict)
-    return f"starting from the encoder of {package}, whose {counted(theirs)} were left; at random: {counted(left)}"
+        other = [name for name in file.keys() if not name.startswith("encoder.")]  # noqa: SIM118 (not a dict)
+    return f"starting from the encoder of {package}, whose {counted(other)} were left; at random: {counted(left)}"
 
 
 def counted(tensors: Sequence[str]) -> str:
@@ -89,17 +89,17 @@ def transfer_learning(model: DeepLab, package: Path) -> list[str]:
     Raises:
         InputError: with every missing, unexpected or misshapen tensor.
     """
-    theirs = to_arrays(open_jax_package(package))
-    ours = names(model)
-    heads = [{n: w.shape for n, w in weights.items() if n.startswith("aux_head.hidden.")} for weights in (theirs, ours)]
+    other = to_arrays(open_jax_package(package))
+    own = names(model)
+    heads = [{n: w.shape for n, w in weights.items() if n.startswith("aux_head.hidden.")} for weights in (other, own)]
     left = LAST_LAYERS if heads[0] == heads[1] else (*LAST_LAYERS, "aux_head.")
     try:
-        put(model, {name: array for name, array in theirs.items() if not name.startswith(left)}, left, package)
+        put(model, {name: array for name, array in other.items() if not name.startswith(left)}, left, package)
     except InputError as error:
-        shapes = [{n: w.shape for n, w in weights.items() if n.startswith("encoder.")} for weights in (theirs, ours)]
+        shapes = [{n: w.shape for n, w in weights.items() if n.startswith("encoder.")} for weights in (other, own)]
         hint = "; its encoder fits, which init.mode=encoder takes alone" if shapes[0] == shapes[1] else ""
         raise InputError(f"{error}{hint}") from None
-    return [name for name in ours if name.startswith(left)]
+    return [name for name in own if name.startswith(left)]
 
 
 def continue_training(model: DeepLab, package: Path, class_names: Sequence[str]) -> None:
@@ -119,21 +119,21 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
 
 def check_continue(model: ModelConfig, package: Path, class_names: Sequence[str]) -> None:
     """Raises InputError where the architecture or the classes are not the package's."""
-    theirs = read_jax_package(package).classes.names
+    names = read_jax_package(package).classes.names
     source = load_json(ModelConfig, package / "architecture.json")
     if facts := other_facts(source, model, package):
         raise InputError(f"the architectures differ: {facts[0]}; to continue training they must be equal")
-    if len(theirs) == source.num_classes + 1 > 2:  # `background` was put in front for the shared API
-        theirs = theirs[1:]
-    for id, (ours, other) in enumerate(zip(class_names, theirs, strict=False)):
-        if not same_class(ours, other, source.num_classes):
+    if len(names) == source.num_classes + 1 > 2:  # `background` was put in front for the shared API
+        names = names[1:]
+    for id, (own, other) in enumerate(zip(class_names, names, strict=False)):
+        if not same_class(own, other, source.num_classes):
             raise InputError(
-                f"class {id} is {ours!r} in the data set but {other!r} in {package}; to continue training they must "
+                f"class {id} is {own!r} in the data set but {other!r} in {package}; to continue training they must "
                 "be equal, to start on other classes use init.mode=transfer_learning"
             )
-    if len(class_names) != len(theirs):
+    if len(class_names) != len(names):
         raise InputError(
-            f"the data set has {len(class_names)} classes but {package} has {len(theirs)}; to continue training they "
+            f"the data set has {len(class_names)} classes but {package} has {len(names)}; to continue training they "
             "must be equal, to start on other classes use init.mode=transfer_learning"
         )
     if source.num_classes != model.num_classes:
@@ -143,19 +143,19 @@ def check_continue(model: ModelConfig, package: Path, class_names: Sequence[str]
         )
 
 
-def same_class(ours: str, theirs: str, logits: int) -> bool:
+def same_class(own: str, other: str, logits: int) -> bool:
     """Whether a class of the data set is that of a package. One logit has background, and one class beside it."""
-    alike = theirs == FOREGROUND or (has_background([ours]) and has_background([theirs]))
-    return ours == theirs or (logits == 1 and alike)
+    alike = other == FOREGROUND or (has_background([own]) and has_background([other]))
+    return own == other or (logits == 1 and alike)
 
 
 def init_warnings(init: InitConfig, model: ModelConfig, preprocess: PreprocessConfig) -> list[str]:
     """Every setting in which a run differs from what the weights that it takes from a package were trained with."""
     package = Path(init.package or "")
-    theirs = read_package(package).preprocess
+    other = read_package(package).preprocess
     notes = [
         f"preprocess.{name} is {before} in {package} and {now} here"
-        for name, before, now in differences(vars(theirs), vars(preprocess))
+        for name, before, now in differences(vars(other), vars(preprocess))
         if name in ("mean", "std", "color_mode")
     ]
     facts = other_facts(load_json(ModelConfig, package / "architecture.json"), model, package)
@@ -165,11 +165,11 @@ def init_warnings(init: InitConfig, model: ModelConfig, preprocess: PreprocessCo
     return notes + facts
 
 
-def other_facts(theirs: ModelConfig, ours: ModelConfig, package: Path) -> list[str]:
+def other_facts(other: ModelConfig, own: ModelConfig, package: Path) -> list[str]:
     """Every field of the two architectures that differs, but for the classes and dropout."""
     return [
         f"model.{name} is {before} in {package} and {now} here"
-        for name, before, now in differences(to_dict(theirs), to_dict(ours))
+        for name, before, now in differences(to_dict(other), to_dict(own))
         if name != "num_classes" and not name.endswith("dropout")
     ]
 

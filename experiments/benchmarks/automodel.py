@@ -58,10 +58,10 @@ def by_turns(calls: dict[str, Callable[[], object]], turns: int) -> dict[str, li
     return seconds
 
 
-def row(what: str, found: dict[str, list[float]]) -> str:
-    ours, theirs = (np.array(found[name]) for name in ("ours", "theirs"))
-    single = ours / theirs
-    median = statistics.median(ours) / statistics.median(theirs)
+def row(what: str, actual: dict[str, list[float]]) -> str:
+    own, other = (np.array(actual[name]) for name in ("ours", "theirs"))
+    single = own / other
+    median = statistics.median(own) / statistics.median(other)
     return f"| {what} | {median:.2f} | {single.min():.2f} to {single.max():.2f} |"
 
 
@@ -75,22 +75,22 @@ def main() -> None:
     declare = DECLARE if operators_are_missing() else ""
     models: dict[str, Any] = {"package": package}
     exec(declare + LOAD_THEIRS + LOAD_OURS, models)
-    theirs, ours = models["theirs"], models["ours"]
+    other, own = models["theirs"], models["ours"]
 
-    expected, found = theirs(image)[0], ours(image)[0]
-    same = found.segmentation_map == expected.segmentation_map.numpy()
-    difference = np.abs(found.confidence - expected.confidence.numpy())[same].max()
+    expected, actual = other(image)[0], own(image)[0]
+    same = actual.segmentation_map == expected.segmentation_map.numpy()
+    difference = np.abs(actual.confidence - expected.confidence.numpy())[same].max()
     session = onnxruntime.InferenceSession(Path(package) / "weights.onnx", providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0]
     sides = [side if isinstance(side, int) else 1 for side in given.shape]
     network = {given.name: np.random.default_rng(0).normal(size=sides).astype(np.float32)}
     calls = {
-        "theirs": lambda: theirs(image),
-        "ours": lambda: ours(image),
+        "theirs": lambda: other(image),
+        "ours": lambda: own(image),
         "network": lambda: session.run(None, network),
     }
     seconds = by_turns(calls, TURNS)
-    median = {name: statistics.median(found) for name, found in seconds.items()}
+    median = {name: statistics.median(actual) for name, actual in seconds.items()}
 
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "image.png")

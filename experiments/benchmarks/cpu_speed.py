@@ -34,21 +34,21 @@ def main() -> None:
     print("| encoder | what | PyTorch s | JAX s | ratio |\n|---|---|---|---|---|")
     for encoder in options.encoders:
         for what, pair in (("forward 1x512x512", forward), ("training step 2x256x256", training)):
-            theirs, ours = alternate(*pair(encoder), options.runs)
-            print(f"| {encoder} | {what} | {theirs:.3f} | {ours:.3f} | {ours / theirs:.2f} |", flush=True)
+            other, own = alternate(*pair(encoder), options.runs)
+            print(f"| {encoder} | {what} | {other:.3f} | {own:.3f} | {own / other:.2f} |", flush=True)
 
 
-def alternate(theirs: Callable[[], None], ours: Callable[[], None], runs: int) -> tuple[float, float]:
+def alternate(other: Callable[[], None], own: Callable[[], None], runs: int) -> tuple[float, float]:
     """Median seconds of each."""
-    seconds: dict[Callable, list[float]] = {theirs: [], ours: []}
-    for run in (theirs, ours):  # compiles and warms up
+    seconds: dict[Callable, list[float]] = {other: [], own: []}
+    for run in (other, own):  # compiles and warms up
         run()
     for _ in range(runs):
         for run, times in seconds.items():
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
-    return statistics.median(seconds[theirs]), statistics.median(seconds[ours])
+    return statistics.median(seconds[other]), statistics.median(seconds[own])
 
 
 def models(encoder: str):
@@ -72,11 +72,11 @@ def forward(encoder: str) -> tuple[Callable[[], None], Callable[[], None]]:
     graph, state = nnx.split(jax_model)
     logits = jax.jit(lambda state, images: nnx.merge(graph, state)(images))
 
-    def theirs() -> None:
+    def other() -> None:
         with torch.inference_mode():
             torch_model(tensor)
 
-    return theirs, lambda: jax.block_until_ready(logits(state, images))
+    return other, lambda: jax.block_until_ready(logits(state, images))
 
 
 def training(encoder: str) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -90,7 +90,7 @@ def training(encoder: str) -> tuple[Callable[[], None], Callable[[], None]]:
     batch = jnp.asarray(images), jnp.asarray(masks)
     optimizer = torch.optim.SGD(torch_model.parameters(), 0.01, momentum=0.9)
 
-    def theirs() -> None:
+    def other() -> None:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(torch_model(tensor), target).backward()
         optimizer.step()
@@ -111,10 +111,10 @@ def training(encoder: str) -> tuple[Callable[[], None], Callable[[], None]]:
 
     state = [params, rest, sgd.init(params)]
 
-    def ours() -> None:
+    def own() -> None:
         state[:] = jax.block_until_ready(step(*state, jax.random.key(0)))
 
-    return theirs, ours
+    return other, own
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class CamVid(torch.utils.data.Dataset):
         return changed["image"], changed["mask"]
 
 
-def theirs(root: Path, workers: int) -> Iterator[Any]:
+def other(root: Path, workers: int) -> Iterator[Any]:
     def use_one_thread(_: int) -> None:
         cv2.setNumThreads(0)
 
@@ -79,7 +79,7 @@ def theirs(root: Path, workers: int) -> Iterator[Any]:
         yield from loader
 
 
-def ours(root: Path, workers: int) -> Iterator[Any]:
+def own(root: Path, workers: int) -> Iterator[Any]:
     dataset = open_dataset(root, "camvid", "train")
     return train_batches(
         dataset, PREPROCESS, BATCH, range(10**6), 0, DataConfig(root, "camvid", threads=1, workers=workers)
@@ -96,7 +96,7 @@ def rate(batches: Iterator[Any], count: int) -> float:
 
 def device_share(root: Path) -> float:
     """Images a second of the jitted augmentation, on what JAX calls its device here."""
-    batch = next(ours(root, 0))
+    batch = next(own(root, 0))
     step = jax.jit(lambda key, batch: augment(key, batch["image"], batch["mask"], AUGMENT, PREPROCESS))
     jax.block_until_ready(step(jax.random.key(0), batch))
     start = time.perf_counter()
@@ -116,14 +116,14 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(options.cores)
 
-    pairs = theirs(options.root, options.cores), ours(options.root, options.cores)
+    pairs = other(options.root, options.cores), own(options.root, options.cores)
     rates: tuple[list[float], list[float]] = ([], [])
     for batches in pairs:
         rate(batches, options.batches)  # starts the workers
     for _ in range(options.turns):
-        for batches, found in zip(pairs, rates, strict=True):
-            found.append(rate(batches, options.batches))
-    torch_rate, our_rate = (statistics.median(found) / options.cores for found in rates)
+        for batches, actual in zip(pairs, rates, strict=True):
+            actual.append(rate(batches, options.batches))
+    torch_rate, our_rate = (statistics.median(actual) / options.cores for actual in rates)
     ratios = np.divide(rates[1], rates[0])
     print(f"torch {torch.__version__}, albumentations {albumentations.__version__}, jax {jax.__version__}")
     print(f"{options.cores} cores, batches of {BATCH}, {options.turns} turns of {options.batches} batches")

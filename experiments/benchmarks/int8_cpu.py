@@ -87,9 +87,9 @@ def quantize(source: Path, package: Package, calibration: Dataset, out: Path) ->
 
     graph, options = onnx.load(source / "weights.onnx"), Options(calibration=Images(calibration))
     out.mkdir(parents=True)
-    ours = quantization.quantize_static
+    own = quantization.quantize_static
     for way, changes in WAYS.items():
-        with mock.patch.object(quantization, "quantize_static", lambda *a, c=changes, **b: ours(*a, **b | c)):
+        with mock.patch.object(quantization, "quantize_static", lambda *a, c=changes, **b: own(*a, **b | c)):
             onnx.save(to_int8(graph, network_inputs(package, options)), out / f"{way}.onnx")
 
 
@@ -143,7 +143,7 @@ def miou(maps: list[np.ndarray], data: Dataset, samples: list[int]) -> float:
     """The classes of the package are those of the data set, in its order."""
     names = data.classes.names
     pairs: Iterator[np.ndarray] = (
-        confusion_matrix(data[sample].mask, found, len(names)) for sample, found in zip(samples, maps, strict=True)
+        confusion_matrix(data[sample].mask, actual, len(names)) for sample, actual in zip(samples, maps, strict=True)
     )
     return scores(sum(pairs, np.zeros((len(names), len(names) + 1), np.int64)), names, len(maps)).miou
 

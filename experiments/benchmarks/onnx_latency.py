@@ -54,9 +54,9 @@ def main(
                 start = time.perf_counter()
                 run(engines[engine], image)
                 times[engine % len(files)] += [time.perf_counter() - start] if turn else []
-        script, default, ours, int8 = map(statistics.median, times)
-        ratios = f"{ours / script:.3f}, {ours / default:.3f}"
-        print(f"| {encoder} | {script:.4f} | {default:.4f} | {ours:.4f} | {ratios} | {int8:.4f} | {int8 / ours:.3f} |")
+        script, default, own, int8 = map(statistics.median, times)
+        ratios = f"{own / script:.3f}, {own / default:.3f}"
+        print(f"| {encoder} | {script:.4f} | {default:.4f} | {own:.4f} | {ratios} | {int8:.4f} | {int8 / own:.3f} |")
 
 
 def graphs(encoder: str, size: int, image: np.ndarray) -> list[bytes]:
@@ -70,10 +70,10 @@ def graphs(encoder: str, size: int, image: np.ndarray) -> list[bytes]:
         for dynamo in (False, True):
             paths.append(f"{scratch}/{dynamo}.onnx")
             torch.onnx.export(model, (torch.zeros(1, 3, size, size),), paths[-1], dynamo=dynamo, verbose=False)
-        theirs = [onnx.load(path) for path in paths]
+        other = [onnx.load(path) for path in paths]
     config = presets.smp_deeplabv3plus(encoder=encoder, classes=21)
     graph = finish(fix_size(trace(smp.from_state_dict(model.state_dict(), config)), (size, size)), {})
-    return [each.SerializeToString() for each in (*theirs, graph, to_int8(graph, [image]))]
+    return [each.SerializeToString() for each in (*other, graph, to_int8(graph, [image]))]
 
 
 def open_session(graph: bytes) -> Any:

@@ -72,7 +72,7 @@ def by_turns(calls: dict[str, Callable[[], object]], turns: int) -> dict[str, tu
             call()
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - start)
-    return {name: (min(found), statistics.median(found)) for name, found in seconds.items()}
+    return {name: (min(actual), statistics.median(actual)) for name, actual in seconds.items()}
 
 
 def rows(what: str, seconds: dict[str, tuple[float, float]], count: int, base: str) -> None:

@@ -149,9 +149,9 @@ def spoiled_package(kind: str, good: dict[str, Path], folder: Path, chance: rand
     shutil.copytree(good[engine], folder)
     (folder / "link").symlink_to("/etc/passwd")
     os.mkfifo(folder / "pipe")
-    said, content = spoil((folder / file).read_bytes(), chance)
+    stated, content = spoil((folder / file).read_bytes(), chance)
     (folder / file).write_bytes(content)
-    return said
+    return stated
 
 
 def swapped_file(good: Path, folder: Path, chance: random.Random) -> str:

@@ -124,11 +124,11 @@ def crafted_graph(good: bytes, chance: random.Random) -> tuple[str, bytes]:
 
 def spoil_graph(good: bytes, chance: random.Random) -> tuple[str, bytes]:
     """A real network in which some things are changed."""
-    model, said = onnx.ModelProto.FromString(good), []
+    model, stated = onnx.ModelProto.FromString(good), []
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         with contextlib.suppress(ValueError, IndexError):  # of what the change before has spoilt
-            said.append(change_graph(model, chance))
-    return ", ".join(said), model.SerializeToString()
+            stated.append(change_graph(model, chance))
+    return ", ".join(stated), model.SerializeToString()
 
 
 def change_graph(model: onnx.ModelProto, chance: random.Random) -> str:

@@ -53,12 +53,12 @@ def run_case(seed: int, number: int, packages: dict[str, Path], models: dict[str
         arguments: dict[str, Any] = {}
         if kind.startswith("call"):
             image, arguments = odd_image(chance, Path(scratch)), odd_arguments(chance)
-            said = f"{describe(image)} {arguments!r:.80}"
+            stated = f"{describe(image)} {arguments!r:.80}"
         elif kind == "names":
             folder = chance.choice(NAMES)
-            said = f"{folder!r:.40}"
+            stated = f"{folder!r:.40}"
         else:
-            said = spoiled_package(kind, packages, folder, chance)
+            stated = spoiled_package(kind, packages, folder, chance)
         try:
             model = (
                 models[kind.split()[1]] if kind.startswith("call") else AutoModel.from_pretrained(folder, device="cpu")
@@ -67,10 +67,10 @@ def run_case(seed: int, number: int, packages: dict[str, Path], models: dict[str
         except InputError as error:
             lacking = re.search("alloc|memory", str(error)) and "too much memory" not in str(error)
             many = len(str(error).splitlines()) > 1
-            return kind, said, f"FAULT {error}" if lacking or many or len(str(error)) > 10_000 else "InputError"
+            return kind, stated, f"FAULT {error}" if lacking or many or len(str(error)) > 10_000 else "InputError"
         except Exception as error:
-            return kind, said, f"FAULT {type(error).__name__}: {error!s:.200}"
-        return kind, said, "result" if all(map(is_whole, results)) else f"FAULT {MAPS_DIFFER}"
+            return kind, stated, f"FAULT {type(error).__name__}: {error!s:.200}"
+        return kind, stated, "result" if all(map(is_whole, results)) else f"FAULT {MAPS_DIFFER}"
 
 
 def is_whole(result: Any) -> bool:
@@ -108,10 +108,10 @@ def work(packages: dict[str, Path], seed: int) -> None:
         base = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         start = time.monotonic()
-        kind, said, outcome = run_case(seed, number, packages, models)
+        kind, stated, outcome = run_case(seed, number, packages, models)
         if memory("VmHWM") - base > LIMIT:
             outcome = f"FAULT took {memory('VmHWM') - base >> 20} MiB"
-        print(json.dumps([number, kind, said, outcome, time.monotonic() - start]), flush=True)
+        print(json.dumps([number, kind, stated, outcome, time.monotonic() - start]), flush=True)
 
 
 def outcomes(numbers: queue.SimpleQueue, command: list[str]) -> Iterator[list[Any]]:
@@ -177,9 +177,9 @@ def threads_agree(package: Path, threads: int = 8, calls: int = 200) -> bool:
     expected = [model(image)[0] for image in images]
 
     def same(number: int) -> bool:
-        found, wanted = model(images[number % 10])[0], expected[number % 10]
-        maps = np.array_equal(found.segmentation_map, wanted.segmentation_map)
-        return maps and np.array_equal(found.confidence, wanted.confidence)
+        actual, wanted = model(images[number % 10])[0], expected[number % 10]
+        maps = np.array_equal(actual.segmentation_map, wanted.segmentation_map)
+        return maps and np.array_equal(actual.confidence, wanted.confidence)
 
     with ThreadPoolExecutor(threads) as pool:
         return all(pool.map(same, range(threads * calls)))
@@ -209,22 +209,22 @@ def main() -> None:
         counts: collections.Counter = collections.Counter()
         slowest, faults = 0.0, 0
 
-        def note(found: list[Any]) -> None:
+        def note(actual: list[Any]) -> None:
             nonlocal slowest, faults
-            number, kind, said, outcome, seconds = found
+            number, kind, stated, outcome, seconds = actual
             counts[kind, outcome.split()[0]] += 1
             slowest = max(slowest, seconds)
             if outcome.startswith("FAULT"):
                 faults += 1
-                print(f"--seed {options.seed} --only {number}: {kind}: {said:.200}: {outcome:.300}", flush=True)
+                print(f"--seed {options.seed} --only {number}: {kind}: {stated:.200}: {outcome:.300}", flush=True)
 
         with ThreadPoolExecutor(options.workers) as pool:
             lock = threading.Lock()
 
             def gather(_: int) -> None:
-                for found in outcomes(numbers, command):
+                for actual in outcomes(numbers, command):
                     with lock:
-                        note(found)
+                        note(actual)
 
             list(pool.map(gather, range(options.workers)))
         kinds = [*WEIGHTS, "?"]

@@ -55,15 +55,15 @@ def main() -> None:
     for engine, package in {"onnx": options.package, "torch": options.torch}.items():
         for mode in MODES if package else ():
             with tempfile.TemporaryDirectory() as scratch:
-                theirs = inference_models.AutoModel.from_pretrained(
+                other = inference_models.AutoModel.from_pretrained(
                     str(refitted(package, mode, Path(scratch, "theirs"))),
                     device="cpu",
                     onnx_execution_providers=["CPUExecutionProvider"],
                 )
-                ours = AutoModel.from_pretrained(refitted(options.package, mode, Path(scratch, "ours")), device="cpu")
-                assert ours.class_names == theirs.class_names
+                own = AutoModel.from_pretrained(refitted(options.package, mode, Path(scratch, "ours")), device="cpu")
+                assert own.class_names == other.class_names
                 for path in options.images:
-                    print(f"| {engine} | {mode} | {compare(theirs, ours, path)} |", flush=True)
+                    print(f"| {engine} | {mode} | {compare(other, own, path)} |", flush=True)
 
 
 def refitted(package: Path, mode: str, copy: Path) -> Path:
@@ -77,17 +77,17 @@ def refitted(package: Path, mode: str, copy: Path) -> Path:
     return copy
 
 
-def compare(theirs, ours, path: Path) -> str:
+def compare(other, own, path: Path) -> str:
     image = cv2.imread(str(path))
     assert image is not None, f"{path} is not an image"
     shares, worst = [], 0.0
     for threshold in (0.5, 0.0):
-        expected, found = theirs(image, confidence=threshold)[0], ours(image, confidence=threshold)[0]
+        expected, actual = other(image, confidence=threshold)[0], own(image, confidence=threshold)[0]
         confidence = expected.confidence.cpu().numpy()
-        same = found.segmentation_map == expected.segmentation_map.cpu().numpy()
-        same &= (found.confidence == 0) == (confidence == 0)
+        same = actual.segmentation_map == expected.segmentation_map.cpu().numpy()
+        same &= (actual.confidence == 0) == (confidence == 0)
         shares.append(f"{same.mean():.4%}")
-        worst = max(worst, np.abs(found.confidence - confidence)[same].max())
+        worst = max(worst, np.abs(actual.confidence - confidence)[same].max())
     return f"{path.name} | {image.shape[1]}x{image.shape[0]} | {' | '.join(shares)} | {worst:.1e}"
 
 

@@ -63,11 +63,11 @@ def main() -> None:
         chance, run = random.Random(f"{seed} {number}"), out / f"run{number}"
         moments = [kill_once(recipe, run, chance, while_saving=number % 2 == 1) for _ in range(KILLS)]
         assert start(recipe, run).wait() == 0
-        found = dict(contents(experiment, run))
-        differing = [name for name in expected if not np.array_equal(expected[name], found[name])]
-        equal += not differing and found.keys() == expected.keys()
+        actual = dict(contents(experiment, run))
+        differing = [name for name in expected if not np.array_equal(expected[name], actual[name])]
+        equal += not differing and actual.keys() == expected.keys()
         result = "equal" if not differing else f"DIFFERS in {', '.join(differing)}"
-        print(f"run {number}: killed {'; '.join(moments)}: {len(found)} arrays {result}", flush=True)
+        print(f"run {number}: killed {'; '.join(moments)}: {len(actual)} arrays {result}", flush=True)
     print(f"{equal} of {RUNS} runs equal to the unbroken one, bit by bit")
     sys.exit(equal != RUNS)
 
@@ -92,9 +92,9 @@ def kill_once(recipe: Path, run: Path, chance: random.Random, while_saving: bool
     time.sleep(chance.uniform(0, 0.05 if while_saving else 1.0))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    said, newest = log.read_text()[length:], before[-1] if before else 0
-    resumed = re.search(r"going on after step (\d+)", said)
-    if resumed or re.search(r"^step \d", said, re.MULTILINE):  # else it was killed before it said or did anything
+    stated, newest = log.read_text()[length:], before[-1] if before else 0
+    resumed = re.search(r"going on after step (\d+)", stated)
+    if resumed or re.search(r"^step \d", stated, re.MULTILINE):  # else it was killed before it said or did anything
         assert (int(resumed[1]) if resumed else 0) == newest, f"{run} did not go on after step {newest}"
     saving = " while saving" if list((run / "checkpoints").glob("*.orbax-checkpoint-tmp*")) else ""
     return f"after step {last_step(run)}{saving}"

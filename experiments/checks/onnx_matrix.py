@@ -64,10 +64,10 @@ def fits(library: str, name: str, config: ModelConfig) -> bool:
     differences, agreements = [], []
     for graph in (finish(general, {}), finish(fix_size(general, ODD_SIZE), {})):
         session = open_session(graph)
-        found = [run(session, images[:batch]) for batch in (1, 3)]
+        actual = [run(session, images[:batch]) for batch in (1, 3)]
         largest = np.abs(expected).max()
-        differences.append(max(float(np.abs(y - expected[: len(y)]).max() / largest) for y in found))
-        agreements.append(min(float((y.argmax(1) == expected[: len(y)].argmax(1)).mean()) for y in found))
+        differences.append(max(float(np.abs(y - expected[: len(y)]).max() / largest) for y in actual))
+        agreements.append(min(float((y.argmax(1) == expected[: len(y)].argmax(1)).mean()) for y in actual))
     census = Counter(node.op_type for node in graph.graph.node)
     convolutions = sum(
         isinstance(module, Conv) and path[:1] != ("aux_head",) for path, module in nnx.iter_modules(model)

@@ -74,18 +74,18 @@ def smp_cases(encoders: list[str]) -> Iterator[Case]:
     images = np.random.default_rng(0).normal(size=(2, 96, 160, 3)).astype(np.float32)
     for encoder, (name, preset), stride in itertools.product(encoders, smp.PRESETS.items(), (8, 16)):
         torch.manual_seed(0)
-        theirs = randomize(
+        other = randomize(
             getattr(library, name)(encoder, encoder_weights=None, classes=CLASSES, encoder_output_stride=stride)
         )
-        ours = smp.from_state_dict(theirs.state_dict(), preset(encoder, CLASSES, stride))
+        own = smp.from_state_dict(other.state_dict(), preset(encoder, CLASSES, stride))
         with torch.inference_mode():
-            expected = theirs(to_torch(images)).permute(0, 2, 3, 1).numpy()
-        found = np.asarray(nnx.jit(lambda model, x: model(x))(ours, images))
-        back = smp.to_state_dict(ours)
-        same = all(np.array_equal(back[key], tensor.numpy()) for key, tensor in theirs.state_dict().items())
-        theirs.load_state_dict({key: torch.from_numpy(array) for key, array in back.items()}, strict=True)
-        same &= count(ours) == sum(p.numel() for p in theirs.parameters())
-        yield report("smp", encoder, f"{name} OS {stride}", ours, [(found, expected)], same)
+            expected = other(to_torch(images)).permute(0, 2, 3, 1).numpy()
+        actual = np.asarray(nnx.jit(lambda model, x: model(x))(own, images))
+        back = smp.to_state_dict(own)
+        same = all(np.array_equal(back[key], tensor.numpy()) for key, tensor in other.state_dict().items())
+        other.load_state_dict({key: torch.from_numpy(array) for key, array in back.items()}, strict=True)
+        same &= count(own) == sum(p.numel() for p in other.parameters())
+        yield report("smp", encoder, f"{name} OS {stride}", own, [(actual, expected)], same)
 
 
 def torchvision_cases() -> Iterator[Case]:
@@ -96,17 +96,17 @@ def torchvision_cases() -> Iterator[Case]:
     for backbone in ("resnet50", "resnet101"):
         torch.manual_seed(0)
         build = getattr(segmentation, f"deeplabv3_{backbone}")
-        theirs = randomize(build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True))
-        ours = torchvision.from_state_dict(theirs.state_dict(), presets.torchvision_deeplabv3(backbone, CLASSES))
+        other = randomize(build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True))
+        own = torchvision.from_state_dict(other.state_dict(), presets.torchvision_deeplabv3(backbone, CLASSES))
         with torch.inference_mode():
-            outputs = theirs(to_torch(images))
+            outputs = other(to_torch(images))
         expected = [outputs[key].permute(0, 2, 3, 1).numpy() for key in ("out", "aux")]
-        found = map(np.asarray, nnx.jit(lambda model, x: model.with_auxiliary(x))(ours, images))
-        back = torchvision.to_state_dict(ours)
-        same = all(np.array_equal(back[key], tensor.numpy()) for key, tensor in theirs.state_dict().items())
-        same &= count(ours) == sum(p.numel() for p in theirs.parameters())
+        actual = map(np.asarray, nnx.jit(lambda model, x: model.with_auxiliary(x))(own, images))
+        back = torchvision.to_state_dict(own)
+        same = all(np.array_equal(back[key], tensor.numpy()) for key, tensor in other.state_dict().items())
+        same &= count(own) == sum(p.numel() for p in other.parameters())
         yield report(
-            "torchvision", backbone, "DeepLabV3 OS 8, aux", ours, list(zip(found, expected, strict=True)), same
+            "torchvision", backbone, "DeepLabV3 OS 8, aux", own, list(zip(actual, expected, strict=True)), same
         )
 
 
@@ -124,16 +124,16 @@ def tf_cases(folder: Path) -> Iterator[Case]:
         variables = {
             name: seeded_weights.seeded(name, tuple(map(int, shape.split(",")))) for name, shape in shapes.items()
         }
-        ours = tf_deeplab.from_variables(variables, config)
+        own = tf_deeplab.from_variables(variables, config)
         with np.load(path) as reference:
             batch, height, width, _ = reference["input_shape"]
             expected = reference["logits"]
         images = seeded_weights.seeded_input(height, width, batch)
-        found = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(ours, images))
-        back = tf_deeplab.to_variables(ours)
+        actual = np.asarray(nnx.jit(lambda model, x: model.head(model.encoder(x), None))(own, images))
+        back = tf_deeplab.to_variables(own)
         same = set(back) == set(variables) and all(np.array_equal(back[name], variables[name]) for name in back)
         variant = path.stem.removeprefix(encoder).strip("_")
-        yield report("research/deeplab", encoder, variant, ours, [(found, expected)], same, relative=False)
+        yield report("research/deeplab", encoder, variant, own, [(actual, expected)], same, relative=False)
 
 
 def tf_config(case: str) -> tuple[str, ModelConfig]:

@@ -23,21 +23,21 @@ def test_the_demo_leaves_what_it_says(tiny_experiment, monkeypatch, tmp_path):
         return replace(config, data=replace(config.data, root=root))
 
     monkeypatch.setattr(demo, "demo_experiment", experiment)
-    said = []
-    demo.run_demo(tmp_path / "demo", export, said.append)
-    figures = [float(line.split()[3]) for line in said if "test mIoU" in line]
+    stated = []
+    demo.run_demo(tmp_path / "demo", export, stated.append)
+    figures = [float(line.split()[3]) for line in stated if "test mIoU" in line]
     assert len(figures) == 2
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
     report = (tmp_path / "demo" / "report.html").read_text()
     for image in ("run/curves.png", "overlays/0000.png", "overlays/0005.png"):
         assert f'src="{image}"' in report
         assert (tmp_path / "demo" / image).stat().st_size > 1000
-    demo.run_demo(tmp_path / "demo", export, said.append)  # a second time, over its own folder
+    demo.run_demo(tmp_path / "demo", export, stated.append)  # a second time, over its own folder
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "classes.txt").write_text("sky")
     with pytest.raises(InputError, match="mine exists; remove it or choose another --out"):
-        demo.run_demo(tmp_path / "mine", export, said.append)
+        demo.run_demo(tmp_path / "mine", export, stated.append)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["classes.txt"]
 
 

@@ -17,7 +17,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
-theirs = pytest.importorskip("segmentation_models_pytorch")
+other = pytest.importorskip("segmentation_models_pytorch")
 
 
 def arrays(state_dict):
@@ -26,7 +26,7 @@ def arrays(state_dict):
 
 @pytest.mark.parametrize("safe", [True, False])
 def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
-    model = theirs.DeepLabV3Plus(
+    model = other.DeepLabV3Plus(
         "resnet18", encoder_weights=None, encoder_output_stride=8, classes=2, decoder_atrous_rates=(3, 6, 9)
     )
     model.save_pretrained(tmp_path / "saved")
@@ -62,7 +62,7 @@ def test_folder_of_save_pretrained_says_what_weights_cannot(tmp_path, safe):
 
 
 def test_folders_of_timms_encoders_and_of_subclasses(tmp_path):
-    class Net(theirs.DeepLabV3Plus):
+    class Net(other.DeepLabV3Plus):
         pass
 
     Net("tu-resnet18.a1_in1k", encoder_weights=None, classes=2).save_pretrained(tmp_path / "saved")
@@ -75,8 +75,8 @@ def test_a_folder_of_timm_says_which_network_it_is(tmp_path):
     """resnetaa50 has the tensors of resnet50 and computes something else."""
     classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)
     save_file(arrays(classifier.state_dict()), tmp_path / "model.safetensors")
-    said = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    stated = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
     converted = convert("timm", tmp_path, Options())
     assert (converted.preprocess.mean, converted.preprocess.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert converted.report.assumed == []
@@ -189,9 +189,9 @@ def misshapen(weights, path):
 
 
 def with_another_encoder(weights, path):
-    other = theirs.DeepLabV3Plus("resnet18", encoder_weights=None, classes=4, decoder_channels=16).state_dict()
+    smaller = other.DeepLabV3Plus("resnet18", encoder_weights=None, classes=4, decoder_channels=16).state_dict()
     head = {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
-    torch.save({**{n: t for n, t in other.items() if n.startswith("encoder.")}, **head}, path)
+    torch.save({**{n: t for n, t in smaller.items() if n.startswith("encoder.")}, **head}, path)
 
 
 def truncated(weights, path):

@@ -63,11 +63,11 @@ def test_a_graph_for_tensorrt_is_measured_without_the_kernels_of_this_cpu(
     monkeypatch.setattr(converter, "build_engine", lambda source, folder, *_: shutil.copytree(source, folder))
     train, val = (open_dataset(shapes_folder, "folder", split) for split in ("train", "val"))
     options = converter.Options(precision="int8", calibration=converter.Images(train), data=val)
-    graph, said = onnx.load(onnx_package / "weights.onnx"), []
+    graph, stated = onnx.load(onnx_package / "weights.onnx"), []
     package = read_package(tiny_package)
-    converter.write(engine, tmp_path / "out", graph, package, options, lambda step, found: said.append(step))
+    converter.write(engine, tmp_path / "out", graph, package, options, lambda step, actual: stated.append(step))
     assert [exact for reduced, exact in opened if reduced] == [engine == "tensorrt"] * 3  # runs, agreement, mIoU
-    assert re.fullmatch(r"mIoU of 5 images: 0\.\d{4} in float32, 0\.\d{4} in int8", said[-1])
+    assert re.fullmatch(r"mIoU of 5 images: 0\.\d{4} in float32, 0\.\d{4} in int8", stated[-1])
 
 
 def test_float16_needs_no_images(deeplab, tiny_package, onnx_package, tmp_path):
@@ -80,8 +80,8 @@ def test_float16_needs_no_images(deeplab, tiny_package, onnx_package, tmp_path):
     sizes = [(folder / "weights.onnx").stat().st_size for folder in (tmp_path / "out", onnx_package)]
     assert sizes[0] < 0.8 * sizes[1]
     image = random_images((49, 65))[0]
-    ours, theirs = (AutoModel.from_pretrained(p)(image, confidence=0.0)[0] for p in (tmp_path / "out", onnx_package))
-    assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.98
+    own, other = (AutoModel.from_pretrained(p)(image, confidence=0.0)[0] for p in (tmp_path / "out", onnx_package))
+    assert (own.segmentation_map == other.segmentation_map).mean() > 0.98
 
 
 def test_a_network_of_other_channels_than_the_package_says_leaves_nothing(deeplab, tiny_package, tmp_path):

@@ -89,10 +89,10 @@ def test_graphs_equal_jax_at_any_size(traced):
     for graph in (general, fix_size(general, (49, 81))):
         session = converter.open_session(finish(graph, {}))
         for batch in (1, 3):
-            found = converter.run(session, images[:batch])
+            actual = converter.run(session, images[:batch])
             # Float32 sums in another order.
-            assert np.abs(found - expected[:batch]).max() <= 1e-5 * np.abs(expected).max()
-            assert (found.argmax(1) == expected[:batch].argmax(1)).mean() >= 0.9999
+            assert np.abs(actual - expected[:batch]).max() <= 1e-5 * np.abs(expected).max()
+            assert (actual.argmax(1) == expected[:batch].argmax(1)).mean() >= 0.9999
 
 
 def test_graphs_hold_what_an_expert_would_write(traced):
@@ -129,8 +129,8 @@ def test_lower_precision_takes_any_size(traced, capfd):
     ):
         assert not (for_tensorrt and faults(reduced))
         session = converter.open_session(reduced, exact=for_tensorrt)
-        found = converter.run(session, images)
-        assert closeness < np.corrcoef(found.ravel(), expected.ravel())[0, 1] < 1
+        actual = converter.run(session, images)
+        assert closeness < np.corrcoef(actual.ravel(), expected.ravel())[0, 1] < 1
         assert converter.run(session, images[:, :1, :33]).shape == (2, expected.shape[1], 1, 33)
         assert {value.name for value in reduced.graph.value_info} == {
             name for node in reduced.graph.node for name in node.output
@@ -305,6 +305,6 @@ def test_more_than_rgb_is_traced_too():
     config = replace(CONFIGS["ResNet, V3+"], encoder=replace(CONFIGS["ResNet, V3+"].encoder, in_channels=5))
     model = randomize_statistics(build_model(config, rngs=nnx.Rngs(0)))
     images = np.random.default_rng(0).normal(size=(1, 49, 81, 5)).astype(np.float32)
-    found = converter.run(converter.open_session(finish(trace(model), {})), images)
+    actual = converter.run(converter.open_session(finish(trace(model), {})), images)
     expected = logits(model, images)
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -125,12 +125,12 @@ def test_shapes_types_and_values_are_those_of_onnx_runtime(op, arrays, outputs, 
 
     read = Reader(Path()).node(memoryview(proto.SerializeToString()))
     known = [Tensor(kinds[name], given[name].shape, given[name]) if name else None for name in names]
-    found, _ = results_of(read, known)
-    assert [tensor.shape for tensor in found] == [array.shape for array in expected]
-    assert helper.tensor_dtype_to_np_dtype(found[0].type) == expected[0].dtype
-    if found[0].value is not None:
-        np.testing.assert_array_equal(found[0].value, expected[0])
-    assert found[0].value is not None or arrays[0] is IMAGE or op in ("MatMul", "Gemm", "DequantizeLinear", "Squeeze")
+    actual, _ = results_of(read, known)
+    assert [tensor.shape for tensor in actual] == [array.shape for array in expected]
+    assert helper.tensor_dtype_to_np_dtype(actual[0].type) == expected[0].dtype
+    if actual[0].value is not None:
+        np.testing.assert_array_equal(actual[0].value, expected[0])
+    assert actual[0].value is not None or arrays[0] is IMAGE or op in ("MatMul", "Gemm", "DequantizeLinear", "Squeeze")
 
 
 def test_older_operators_have_their_bounds_as_attributes():
@@ -138,8 +138,8 @@ def test_older_operators_have_their_bounds_as_attributes():
         memoryview(helper.make_node("Clip", ["i"], ["o"], min=-1.0, max=2.0).SerializeToString())
     )
     values = np.array([-3, 0, 5], np.float32)
-    (found,), _ = results_of(clip, [Tensor(TensorProto.FLOAT, values.shape, values)])
-    np.testing.assert_array_equal(found.value, np.array([-1, 0, 2], np.float32))
+    (actual,), _ = results_of(clip, [Tensor(TensorProto.FLOAT, values.shape, values)])
+    np.testing.assert_array_equal(actual.value, np.array([-1, 0, 2], np.float32))
 
 
 def test_every_rule_is_tried():

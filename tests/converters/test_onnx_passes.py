@@ -104,10 +104,10 @@ def test_resize(mode, align_corners, size):
     node.replace_input_with(2, passes.add_constant(model.graph, "scales", passes.constant(node.inputs[2])[TO_FIRST]))
     model.graph.inputs[0].shape = ir.Shape([1, 2, *size[:2]])
     model.graph.outputs[0].shape = None
-    found = run(model, x.transpose(TO_FIRST)).transpose(TO_LAST)
-    assert found.shape == before.shape
+    actual = run(model, x.transpose(TO_FIRST)).transpose(TO_LAST)
+    assert actual.shape == before.shape
     # Its positions are float32 and reach 513, so their fractions are good to 3e-5.
-    np.testing.assert_allclose(found, before, atol=1e-4)
+    np.testing.assert_allclose(actual, before, atol=1e-4)
 
 
 def test_an_unknown_interpolation_is_refused():

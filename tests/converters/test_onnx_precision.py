@@ -37,8 +37,8 @@ def test_half_precision(float32, inputs):
     difference, agreement = compare(float32, half, inputs[0])
     assert 0 < difference < 5e-3  # a half number has 11 bits, 5e-4, and errors add up over the layers
     assert agreement > 0.99
-    found = types(half)
-    assert found["encoder.stage1.0.conv1"] == found["classifier"] == onnx.TensorProto.FLOAT16
+    actual = types(half)
+    assert actual["encoder.stage1.0.conv1"] == actual["classifier"] == onnx.TensorProto.FLOAT16
     assert [node.type.tensor_type.elem_type for node in (*half.graph.input, *half.graph.output)] == [1, 1]
     weights = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     assert weights["encoder.stage1.0.conv1.weight"] == onnx.TensorProto.FLOAT16
@@ -96,8 +96,8 @@ def test_exact_sessions_do_not_add_products_in_16_bits(float32, inputs):
             r = QuantizeLinear (y, step, zero) logits = DequantizeLinear (r, step, zero)
         }""")
     images = np.array([[[[255, 0], [3, 4]]] * 2], np.float32)
-    found = converter.open_session(graph, exact=True).run(None, {"images": images})[0]
-    np.testing.assert_array_equal(found, [[[[64800, 0], [800, 1200]]]])  # 64770, 0, 762, 1016 in steps of 400
+    actual = converter.open_session(graph, exact=True).run(None, {"images": images})[0]
+    np.testing.assert_array_equal(actual, [[[[64800, 0], [800, 1200]]]])  # 64770, 0, 762, 1016 in steps of 400
 
     symmetric = precision.to_int8(float32, inputs, symmetric=True)
     sessions = (converter.open_session(symmetric, exact=exact) for exact in (True, False))

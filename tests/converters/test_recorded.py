@@ -25,7 +25,7 @@ from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import presets
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
-theirs = pytest.importorskip("segmentation_models_pytorch")
+other = pytest.importorskip("segmentation_models_pytorch")
 
 MEAN, STD, RATES = (0.55, 0.3, 0.45), (0.15, 0.35, 0.2), (2, 5, 3)
 ARGUMENTS = {"encoder_name": "resnet18", "encoder_output_stride": 8, "decoder_atrous_rates": list(RATES)}
@@ -36,7 +36,7 @@ def unusual():
     """A model with none of smp's defaults, and what it answers to an image that is normalized as it wants."""
     torch.manual_seed(0)
     build = {**ARGUMENTS, "encoder_weights": None, "decoder_channels": 16, "classes": 3}
-    model = randomize_torch(theirs.DeepLabV3Plus(**build))
+    model = randomize_torch(other.DeepLabV3Plus(**build))
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     images = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
@@ -52,15 +52,20 @@ def in_lightning(weights):
     """As `save_hyperparameters()` and `register_buffer` leave it."""
     buffers = {name: torch.tensor(values).view(1, 3, 1, 1) for name, values in (("std", STD), ("mean", MEAN))}
     state_dict = {**{f"model.{name}": tensor for name, tensor in weights.items()}, **buffers}
-    said = {"arch": "DeepLabV3Plus", "in_channels": 3, "out_classes": 3, **ARGUMENTS, "lr": 0.1}
-    return {"epoch": 1, "state_dict": state_dict, "hparams_name": "kwargs", "hyper_parameters": said}
+    stated = {"arch": "DeepLabV3Plus", "in_channels": 3, "out_classes": 3, **ARGUMENTS, "lr": 0.1}
+    return {"epoch": 1, "state_dict": state_dict, "hparams_name": "kwargs", "hyper_parameters": stated}
 
 
 def in_arguments(weights):
     """As argparse and `torch.save({"args": args, ...})` leave it, under other names."""
-    said = {"backbone": "resnet18", "output_stride": 8, "atrous_rates": "2,5,3", "pixel_mean": [v * 255 for v in MEAN]}
-    said |= {"pixel_std": [v * 255 for v in STD], "classes": ["a", "b", "c"], "activation": None}
-    return {"model": weights, "args": argparse.Namespace(**said), "best_miou": 0.5}
+    stated = {
+        "backbone": "resnet18",
+        "output_stride": 8,
+        "atrous_rates": "2,5,3",
+        "pixel_mean": [v * 255 for v in MEAN],
+    }
+    stated |= {"pixel_std": [v * 255 for v in STD], "classes": ["a", "b", "c"], "activation": None}
+    return {"model": weights, "args": argparse.Namespace(**stated), "best_miou": 0.5}
 
 
 def in_config(weights):
@@ -186,9 +191,9 @@ def test_an_option_settles_what_is_recorded_twice_or_wrongly(weights):
 
 
 def test_shapes_win_and_what_they_win_over_is_said(weights):
-    said = {"encoder_output_stride": 8, "encoder": "resnet", "classes": 3, "in_channels": 3, "activation": "sigmoid"}
-    said |= {"upsampling": "bilinear", "encoder_depth": "5", "decoder_channels": 16.0}
-    config, report = decided(weights, {"args": said})
+    stated = {"encoder_output_stride": 8, "encoder": "resnet", "classes": 3, "in_channels": 3, "activation": "sigmoid"}
+    stated |= {"upsampling": "bilinear", "encoder_depth": "5", "decoder_channels": 16.0}
+    config, report = decided(weights, {"args": stated})
     assert (config.num_classes, config.encoder.output_stride) == (4, 8)
     assert report.notes == [
         "not used: args.encoder is 'resnet', but the weights have the names and shapes of mobilenet_v2",
@@ -250,27 +255,27 @@ NORMALIZED = {
 
 @pytest.mark.parametrize("how", NORMALIZED)
 def test_forms_of_normalization(how):
-    found, report = normalization(NORMALIZED[how])
-    np.testing.assert_allclose(found.mean, (0.485, 0.456, 0.406), rtol=1e-6)
-    np.testing.assert_allclose(found.std, (0.2425, 0.228, 0.203), rtol=1e-6)
-    assert not found.bgr
+    actual, report = normalization(NORMALIZED[how])
+    np.testing.assert_allclose(actual.mean, (0.485, 0.456, 0.406), rtol=1e-6)
+    np.testing.assert_allclose(actual.std, (0.2425, 0.228, 0.203), rtol=1e-6)
+    assert not actual.bgr
     assert len(report.taken) == 1
     assert ("divided by 255" in report.taken[0]) == (how in ("0 to 255", "of 0 to 1"))
     assert report.notes == []
 
 
 def test_a_buffer_is_the_number_that_was_written():
-    found, _ = normalization({"mean": BUFFER, "std": BUFFER})
-    assert found.mean == (0.485, 0.456, 0.406)
+    actual, _ = normalization({"mean": BUFFER, "std": BUFFER})
+    assert actual.mean == (0.485, 0.456, 0.406)
 
 
 def test_caffes_normalization_and_that_of_plain_levels():
-    found, _ = normalization({"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "input_space": "BGR"})
-    assert found.bgr
-    np.testing.assert_allclose(found.mean, np.array([103.53, 116.28, 123.675]) / 255)
-    np.testing.assert_allclose(found.std, np.full(3, 1 / 255))
-    found, _ = normalization({"mean": (0, 0, 0), "std": (255, 255, 255)})
-    assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
+    actual, _ = normalization({"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "input_space": "BGR"})
+    assert actual.bgr
+    np.testing.assert_allclose(actual.mean, np.array([103.53, 116.28, 123.675]) / 255)
+    np.testing.assert_allclose(actual.std, np.full(3, 1 / 255))
+    actual, _ = normalization({"mean": (0, 0, 0), "std": (255, 255, 255)})
+    assert (actual.mean, actual.std) == ((0, 0, 0), (1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -289,8 +294,8 @@ def test_caffes_normalization_and_that_of_plain_levels():
     ],
 )
 def test_what_cannot_be_a_normalization_is_not_used_and_said(content):
-    found, report = normalization({"args": content})
-    assert found is None
+    actual, report = normalization({"args": content})
+    assert actual is None
     assert report.taken == []
     assert all(note.startswith("not used: args.mean is ") or "std is" in note for note in report.notes)
     assert report.notes
@@ -301,8 +306,8 @@ def test_mean_and_std_of_something_else_are_not_used_and_said(path):
     content = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.1, 0.1]}
     for key in reversed(path.split(".")):
         content = {key: content}
-    found, report = normalization(content)
-    assert found is None
+    actual, report = normalization(content)
+    assert actual is None
     assert report.taken == []
     assert report.notes == [
         f"not used: {path}.mean is 0.5, 0.4, 0.3 and {path}.std is 0.1, 0.1, 0.1, which nothing there calls a pair of "
@@ -311,12 +316,12 @@ def test_mean_and_std_of_something_else_are_not_used_and_said(path):
 
 
 def test_names_are_known_however_they_are_spelled():
-    for said in (
+    for stated in (
         {"encoderName": "resnet18", "outputStride": 8, "atrousRates": [2, 5, 3], "pixelMean": MEAN},
         {"encoder-name": "resnet18", "output-stride": 8, "atrous-rates": [2, 5, 3], "pixel-mean": MEAN},
         {"ENCODER_NAME": "resnet18", "OUT_STRIDE": 8, "ASPP_DILATE": [2, 5, 3], "PIXEL_MEAN": MEAN},
     ):
-        names = {setting.name for setting in settings_in(said)}
+        names = {setting.name for setting in settings_in(stated)}
         assert names == {"encoder_name", "encoder_output_stride", "decoder_atrous_rates", "mean"}
 
 
@@ -332,8 +337,8 @@ def test_two_normalizations_are_refused_unless_options_settle_it():
         InputError, match=r"state_dict.mean and state_dict.std say .* but args.mean and .* give --mean and --std"
     ):
         normalization(content)
-    found, report = normalization(content, MEAN, STD)
-    assert found is None
+    actual, report = normalization(content, MEAN, STD)
+    assert actual is None
     assert len(report.notes) == 2
     alone, report = normalization({"args": content["args"]}, mean=MEAN)
     assert alone.std == (0.5, 0.5, 0.5)
@@ -342,8 +347,8 @@ def test_two_normalizations_are_refused_unless_options_settle_it():
 
 
 def test_blue_green_red_comes_into_the_package_with_options_in_red_green_blue(weights, tmp_path):
-    said = {"input_space": "BGR", "input_range": [0, 255], "mean": [102.0, 127.5, 153.0], "std": [51.0, 51.0, 51.0]}
-    torch.save({"state_dict": weights, "preprocessing": said}, tmp_path / "w.pth")
+    stated = {"input_space": "BGR", "input_range": [0, 255], "mean": [102.0, 127.5, 153.0], "std": [51.0, 51.0, 51.0]}
+    torch.save({"state_dict": weights, "preprocessing": stated}, tmp_path / "w.pth")
     preprocess = convert("smp", tmp_path / "w.pth", Options()).preprocess
     assert preprocess.color_mode == "bgr"
     np.testing.assert_allclose(preprocess.mean, (0.4, 0.5, 0.6))
@@ -375,8 +380,12 @@ def test_json_beside_the_weights_and_texts_in_safetensors(weights, tmp_path):
     normalize = {"__class_fullname__": "Normalize", "mean": MEAN, "std": STD, "max_pixel_value": 255.0}
     transform = {"transform": {"transforms": [{"height": 256}, normalize | {"normalization": "standard"}]}}
     (folder / "albumentations_config_eval.json").write_text(json.dumps(transform))
-    said = {"encoder_name": "mobilenet_v2", "encoder_output_stride": 8, "aux_params": {"classes": 9, "activation": "x"}}
-    (folder / "config.json").write_text(json.dumps(said))
+    stated = {
+        "encoder_name": "mobilenet_v2",
+        "encoder_output_stride": 8,
+        "aux_params": {"classes": 9, "activation": "x"},
+    }
+    (folder / "config.json").write_text(json.dumps(stated))
     converted = convert("smp", folder, Options())
     assert converted.report.notes == []
     assert (converted.preprocess.mean, converted.preprocess.std) == (MEAN, STD)
@@ -386,15 +395,15 @@ def test_json_beside_the_weights_and_texts_in_safetensors(weights, tmp_path):
 def test_torchvision_takes_a_recorded_normalization_and_no_other_stride():
     config = presets.torchvision_deeplabv3("resnet50", 2, False)
     torchvision.check_settings(config, settings_in({"args": {"output_stride": 8, "model": "deeplabv3_resnet50"}}))
-    for said in ({"output_stride": 16}, {"atrous_rates": [6, 12, 18]}):
+    for stated in ({"output_stride": 16}, {"atrous_rates": [6, 12, 18]}):
         with pytest.raises(InputError, match=r"but torchvision's models have .*, and others cannot be converted"):
-            torchvision.check_settings(config, settings_in({"args": said}))
+            torchvision.check_settings(config, settings_in({"args": stated}))
 
 
 def test_a_checkpoint_of_timm_says_its_network_and_normalization(tmp_path):
     classifier = pytest.importorskip("torchvision.models").resnet18(weights=None)
-    said = argparse.Namespace(model="resnet18", mean=MEAN, std=STD, img_size=None)
-    saved = {"epoch": 3, "arch": "resnet18", "state_dict": classifier.state_dict(), "args": said}
+    stated = argparse.Namespace(model="resnet18", mean=MEAN, std=STD, img_size=None)
+    saved = {"epoch": 3, "arch": "resnet18", "state_dict": classifier.state_dict(), "args": stated}
     torch.save(saved, tmp_path / "w.pth.tar")
     converted = convert("timm", tmp_path / "w.pth.tar", Options(classes=2))
     assert (converted.preprocess.mean, converted.preprocess.std, converted.report.assumed) == (MEAN, STD, [])
@@ -431,13 +440,13 @@ def test_objects_that_keep_settings_are_read_as_data(tmp_path, monkeypatch, zipp
         "matrix": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
     }
     torch.save(value, tmp_path / "c.pth", _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
-    found = read_torch(tmp_path / "c.pth")
-    assert found["namespaces"] == {"a": 1, "inner": plain}
-    assert found["simple"] == found["attributes"] == found["ordered"] == plain
-    assert found["numbers"] == [0.1, 0.25, 3, True]
-    assert [type(number) for number in found["numbers"]] == [float, float, int, bool]
-    np.testing.assert_array_equal(found["array"], value["array"])
-    np.testing.assert_array_equal(found["matrix"], value["matrix"])
+    actual = read_torch(tmp_path / "c.pth")
+    assert actual["namespaces"] == {"a": 1, "inner": plain}
+    assert actual["simple"] == actual["attributes"] == actual["ordered"] == plain
+    assert actual["numbers"] == [0.1, 0.25, 3, True]
+    assert [type(number) for number in actual["numbers"]] == [float, float, int, bool]
+    np.testing.assert_array_equal(actual["array"], value["array"])
+    np.testing.assert_array_equal(actual["matrix"], value["matrix"])
 
 
 def test_settings_are_bounded():

@@ -17,7 +17,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
-theirs = pytest.importorskip("segmentation_models_pytorch")
+other = pytest.importorskip("segmentation_models_pytorch")
 
 PRESETS = smp.PRESETS
 MATRIX = list(itertools.product(presets.SMP_ENCODERS, PRESETS, [8, 16]))
@@ -35,28 +35,26 @@ def test_same_logits_and_the_same_weights_back(encoder, architecture, output_str
     state_dict = model.state_dict()
     config = PRESETS[architecture](encoder, 21, output_stride)
     assert smp.infer_config(state_dict, output_stride=output_stride) == config
-    ours = smp.from_state_dict(state_dict, config)
-    assert sum(p.numel() for p in model.parameters()) == sum(
-        p.size for p in jax.tree.leaves(nnx.state(ours, nnx.Param))
-    )
+    own = smp.from_state_dict(state_dict, config)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.size for p in jax.tree.leaves(nnx.state(own, nnx.Param)))
 
     images = np.random.default_rng(0).normal(size=(2, 96, 160, 3)).astype(np.float32)
     with torch.no_grad():
         expected = model(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    found = np.asarray(nnx.jit(lambda model, images: model(images))(ours, images))
+    actual = np.asarray(nnx.jit(lambda model, images: model(images))(own, images))
     # Float32 sums in another order differ by some 2e-6 here; 1e-4 would show any wrong constant.
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.9999
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert (actual.argmax(-1) == expected.argmax(-1)).mean() >= 0.9999
 
-    back = smp.to_state_dict(ours)
-    fresh = getattr(theirs, architecture)(encoder, encoder_weights=None, classes=21)
+    back = smp.to_state_dict(own)
+    fresh = getattr(other, architecture)(encoder, encoder_weights=None, classes=21)
     fresh.load_state_dict({name: torch.from_numpy(array) for name, array in back.items()}, strict=True)
     for name, tensor in state_dict.items():
         assert np.array_equal(tensor.numpy(), back[name]), name
 
 
 def test_infers_other_decoders():
-    model = theirs.DeepLabV3Plus(
+    model = other.DeepLabV3Plus(
         "resnet18", encoder_weights=None, classes=3, in_channels=4, decoder_channels=64, decoder_aspp_separable=False
     )
     config = smp.infer_config(model.state_dict())
@@ -66,8 +64,8 @@ def test_infers_other_decoders():
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 4)).astype(np.float32)
     with torch.no_grad():
         expected = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    found = nnx.jit(lambda model, images: model(images))(smp.from_state_dict(model.state_dict(), config), images)
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    actual = nnx.jit(lambda model, images: model(images))(smp.from_state_dict(model.state_dict(), config), images)
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_every_fault_is_listed_in_one_error():

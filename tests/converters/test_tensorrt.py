@@ -231,10 +231,10 @@ def summed(changes):
 
 
 def test_a_build_asks_for_what_the_graph_says_and_keeps_the_times(fakes, source, tmp_path):
-    said = []
-    worst = export(source, tmp_path / "first", Profile(Span(1, 2, 8)), lambda *progress: said.append(progress))
+    stated = []
+    worst = export(source, tmp_path / "first", Profile(Span(1, 2, 8)), lambda *progress: stated.append(progress))
     assert worst == 0
-    assert said == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2), ("Building", 2, 2)]
+    assert stated == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2), ("Building", 2, 2)]
     network = fakes.networks[0]
     assert network.flags == 1 << fakes.tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert network.config.cleared == [fakes.tensorrt.BuilderFlag.TF32]
@@ -257,14 +257,14 @@ def test_a_build_asks_for_what_the_graph_says_and_keeps_the_times(fakes, source,
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError()])
 def test_what_the_report_raises_ends_the_build(fakes, source, tmp_path, error):
     def stop(phase, done, steps):
-        said.append(done)
+        stated.append(done)
         if done:
             raise error
 
-    said = []
+    stated = []
     with pytest.raises(type(error)):
         export(source, tmp_path / "out", Profile(), stop)
-    assert said == [0, 1, 2]  # 2: the phase is over; its second step was not made
+    assert stated == [0, 1, 2]  # 2: the phase is over; its second step was not made
     assert not hasattr(fakes.networks[0], "config")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()

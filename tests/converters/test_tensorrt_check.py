@@ -99,8 +99,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_tensorrt_would_refuse_or_misread_is_named(case):
     body, constants, fault = REFUSED[case]
-    found = faults(model(body, constants=", ".join(filter(None, (KERNEL, constants)))))
-    assert any(fault in line for line in found), found
+    actual = faults(model(body, constants=", ".join(filter(None, (KERNEL, constants)))))
+    assert any(fault in line for line in actual), actual
 
 
 def test_a_size_that_hangs_on_rounding_is_refused():
@@ -164,7 +164,7 @@ def test_what_onnx_runtime_quantizes(tmp_path, activations, extra, wanted):
     )
     quantized = onnx.load(tmp_path / "int8.onnx")
     assert precision(quantized) == "int8"
-    found = faults(quantized)
-    assert bool(found) == bool(wanted), found
+    actual = faults(quantized)
+    assert bool(actual) == bool(wanted), actual
     for fault in wanted:
-        assert any(fault in line for line in found), found
+        assert any(fault in line for line in actual), actual

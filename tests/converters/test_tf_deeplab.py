@@ -140,11 +140,11 @@ def test_dilations_of_a_frozen_graph_are_read_off():
 
     cell = presets.tf_deeplab("xception_65", dense_prediction_cell=True).aspp
     branches = {f"meta_architecture/branch{i}_depthwise/depthwise": pair for i, pair in enumerate(cell.atrous_rates)}
-    found = tf_deeplab.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
-    assert found == cell.atrous_rates
-    tf_deeplab.check_cell(cell, found)
+    actual = tf_deeplab.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
+    assert actual == cell.atrous_rates
+    tf_deeplab.check_cell(cell, actual)
     with pytest.raises(InputError, match=r"only the published .* are known"):
-        tf_deeplab.check_cell(cell, ((3, 3), *found[1:]))
+        tf_deeplab.check_cell(cell, ((3, 3), *actual[1:]))
 
 
 def test_a_wrong_number_of_rates_is_one_line():
@@ -156,8 +156,8 @@ def test_a_wrong_number_of_rates_is_one_line():
 def test_padding_is_zero_for_the_network():
     for variant in ("resnet_v1_50", "xception_65"):
         config = tf_deeplab.preprocessing(presets.tf_deeplab(variant), (65, 65))
-        padded, spot = preprocess(np.zeros((8, 8, 3), np.uint8), config)
-        assert (spot.height, spot.width) == (8, 8)
+        padded, placement = preprocess(np.zeros((8, 8, 3), np.uint8), config)
+        assert (placement.height, placement.width) == (8, 8)
         np.testing.assert_allclose(padded[:, 10:], 0, atol=1e-4)  # of values that reach 123
 
 

@@ -141,12 +141,12 @@ def random_graph() -> bytes:
     return b"".join(atrous + weights + filled)
 
 
-def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
+def same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].dtype == array.dtype, name
-        assert found[name].shape == array.shape, name
-        assert np.array_equal(found[name], array), name
+        assert actual[name].dtype == array.dtype, name
+        assert actual[name].shape == array.shape, name
+        assert np.array_equal(actual[name], array), name
 
 
 def facts(case: str) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
-theirs = pytest.importorskip("timm")
+other = pytest.importorskip("timm")
 vision = pytest.importorskip("torchvision.models")
 
 
@@ -21,7 +21,7 @@ def classifier(name: str):
     if name == "mobilenet_v2":
         model = vision.mobilenet_v2(weights=None)
         return randomize_torch(model), model.features
-    model = theirs.create_model(name, pretrained=False)
+    model = other.create_model(name, pretrained=False)
     return randomize_torch(model), model.forward_features
 
 
@@ -33,21 +33,21 @@ def test_last_feature_map_equals_the_classifiers(name):
     encoder = timm.infer_encoder(state_dict)
     assert encoder.removeprefix("tu-") == name
     config = presets.smp_deeplabv3(encoder, 21)
-    ours = blank_model(replace(config, encoder=replace(config.encoder, output_stride=32)))
-    head = np.asarray(ours.classifier.kernel[...])
-    left = timm.load_encoder(ours, state_dict)
-    ours.eval()
+    own = blank_model(replace(config, encoder=replace(config.encoder, output_stride=32)))
+    head = np.asarray(own.classifier.kernel[...])
+    left = timm.load_encoder(own, state_dict)
+    own.eval()
     assert left == [n for n in state_dict if n.startswith(("fc.", "head.fc.", "classifier."))] != []
-    np.testing.assert_array_equal(ours.classifier.kernel[...], head)
+    np.testing.assert_array_equal(own.classifier.kernel[...], head)
 
     images = np.random.default_rng(0).normal(size=(2, 97, 65, 3)).astype(np.float32)
     with torch.inference_mode():
         expected = features(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    found = jax.jit(lambda images: ours.encoder(images).high_level)(images)
+    actual = jax.jit(lambda images: own.encoder(images).high_level)(images)
     # Float32 sums in another order.
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
-    back = timm.encoder_state_dict(ours)
+    back = timm.encoder_state_dict(own)
     assert set(back) == set(state_dict) - set(left)
     assert all(np.array_equal(back[n], state_dict[n].numpy()) for n in back)
 

@@ -27,30 +27,30 @@ def saved(path, value, zipped=True, protocol=2):
     return path
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     if isinstance(expected, torch.Tensor):
-        assert type(found) is np.ndarray
-        assert found.shape == tuple(expected.shape)
+        assert type(actual) is np.ndarray
+        assert actual.shape == tuple(expected.shape)
         if expected.dtype == torch.bfloat16:
-            assert found.dtype == ml_dtypes.bfloat16
-            found, expected = found.view(np.int16), expected.detach().contiguous().view(torch.int16)
+            assert actual.dtype == ml_dtypes.bfloat16
+            actual, expected = actual.view(np.int16), expected.detach().contiguous().view(torch.int16)
         expected = expected.detach().numpy()
-        assert found.dtype == expected.dtype
-        assert np.array_equal(found, expected)
-        assert not found.flags.writeable or not found.size
+        assert actual.dtype == expected.dtype
+        assert np.array_equal(actual, expected)
+        assert not actual.flags.writeable or not actual.size
     elif isinstance(expected, dict):
-        assert type(found) is dict
-        assert list(found) == list(expected)
+        assert type(actual) is dict
+        assert list(actual) == list(expected)
         for key, value in expected.items():
-            assert_same(found[key], value)
+            assert_same(actual[key], value)
     elif isinstance(expected, list | tuple):
-        assert len(found) == len(expected)
-        assert isinstance(found, list | tuple)
-        for one, other in zip(found, expected, strict=True):
+        assert len(actual) == len(expected)
+        assert isinstance(actual, list | tuple)
+        for one, other in zip(actual, expected, strict=True):
             assert_same(one, other)
     else:
-        assert type(found) is type(expected)
-        assert found == expected
+        assert type(actual) is type(expected)
+        assert actual == expected
 
 
 def refused(path, limit=1.0):
@@ -117,9 +117,9 @@ def test_reads_what_was_saved(tmp_path, zipped, protocol):
 @FORMATS
 def test_tensors_that_share_a_storage(tmp_path, zipped):
     base = torch.rand(4, 4)
-    found = read_torch(saved(tmp_path / "shared.pth", [base, base[1:, 1:], base.T, base], zipped))
-    assert_same(found, [base, base[1:, 1:], base.T, base])
-    assert all(np.shares_memory(found[0], other) for other in found[1:])
+    actual = read_torch(saved(tmp_path / "shared.pth", [base, base[1:, 1:], base.T, base], zipped))
+    assert_same(actual, [base, base[1:, 1:], base.T, base])
+    assert all(np.shares_memory(actual[0], other) for other in actual[1:])
 
 
 @FORMATS
@@ -152,10 +152,10 @@ def test_other_objects_are_left_out(tmp_path, zipped):
         "milestones": Counter([30, 60]),
         "set": {1, 2},
     }
-    found = read_torch(saved(tmp_path / "lightning.ckpt", {**value, "state_dict": {"w": torch.ones(1)}}, zipped))
-    assert_same(found.pop("state_dict"), {"w": torch.ones(1)})
-    assert list(found) == list(value)
-    assert all(type(item) is Placeholder and not hasattr(item, "__dict__") for item in found.values())
+    actual = read_torch(saved(tmp_path / "lightning.ckpt", {**value, "state_dict": {"w": torch.ones(1)}}, zipped))
+    assert_same(actual.pop("state_dict"), {"w": torch.ones(1)})
+    assert list(actual) == list(value)
+    assert all(type(item) is Placeholder and not hasattr(item, "__dict__") for item in actual.values())
 
 
 def test_checksums_that_torch_was_told_to_leave_out(tmp_path):
@@ -174,9 +174,9 @@ def test_torchscript(tmp_path, how):
     scripted = torch.jit.script(model) if how == "scripted" else torch.jit.trace(model, torch.rand(1, 3, 8, 8))
     path = tmp_path / "model.pt"
     torch.jit.save(scripted, path)
-    found = read_torch(path)
-    assert_same(dict(sorted(found.items())), dict(sorted(model.state_dict().items())))
-    assert_same(dict(sorted(found.items())), dict(sorted(torch.jit.load(path).state_dict().items())))
+    actual = read_torch(path)
+    assert_same(dict(sorted(actual.items())), dict(sorted(model.state_dict().items())))
+    assert_same(dict(sorted(actual.items())), dict(sorted(torch.jit.load(path).state_dict().items())))
 
 
 class Tied(torch.nn.Module):

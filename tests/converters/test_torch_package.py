@@ -26,20 +26,20 @@ CLASSES = Classes(("background", "a", "b"), default_palette(3))
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def other():
     torch.manual_seed(0)
     return randomize_torch(library.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=3))
 
 
 @pytest.fixture(scope="module")
-def source(theirs, tmp_path_factory):
-    model = smp.from_state_dict(theirs.state_dict(), presets.smp_deeplabv3plus("mobilenet_v2", 3))
+def source(other, tmp_path_factory):
+    model = smp.from_state_dict(other.state_dict(), presets.smp_deeplabv3plus("mobilenet_v2", 3))
     folder = tmp_path_factory.mktemp("packages") / "jax"
     jax_backend.save(folder, model, CLASSES, PreprocessConfig(size=(64, 64)))
     return folder
 
 
-def test_the_other_library_loads_the_very_weights(theirs, source, tmp_path):
+def test_the_other_library_loads_the_very_weights(other, source, tmp_path):
     converter.write(tmp_path / "out", converter.prepare(read_source(source)))
     config = json.loads((tmp_path / "out" / "inference_config.json").read_text())
     assert config["model_initialization"] == {"classes": 3, "in_channels": 3, "encoder_name": "mobilenet_v2"}
@@ -48,7 +48,7 @@ def test_the_other_library_loads_the_very_weights(theirs, source, tmp_path):
     settings = config["model_initialization"]
     built = library.DeepLabV3Plus(settings.pop("encoder_name"), encoder_weights=None, **settings)
     built.load_state_dict(state_dict, strict=True)
-    for name, tensor in theirs.state_dict().items():
+    for name, tensor in other.state_dict().items():
         assert torch.equal(built.state_dict()[name], tensor), name
 
 
@@ -64,7 +64,7 @@ def test_what_another_engine_refuses_leaves_nothing(source, tmp_path, monkeypatc
 
     monkeypatch.setattr("converters.export.onnx_graph.onnx_package.build", differs)
     with pytest.raises(InputError, match="nothing was written"):
-        export(source, ["torch", "onnx"], tmp_path / "out", Options(), lambda step, found: None)
+        export(source, ["torch", "onnx"], tmp_path / "out", Options(), lambda step, actual: None)
     assert not [*tmp_path.iterdir()]
 
 

@@ -25,17 +25,17 @@ def test_both_outputs_equal_and_the_same_weights_back(backbone):
     state_dict = model.state_dict()
     config = torchvision.infer_config(state_dict)
     assert config == presets.torchvision_deeplabv3(backbone, 21, aux_loss=True)
-    ours = torchvision.from_state_dict(state_dict, config)
+    own = torchvision.from_state_dict(state_dict, config)
     images = np.random.default_rng(0).normal(size=(2, 97, 161, 3)).astype(np.float32)
     with torch.inference_mode():
         expected = model(torch.from_numpy(images).permute(0, 3, 1, 2))
-    found = nnx.jit(lambda model, images: model.with_auxiliary(images))(ours, images)
-    for logits, name in zip(found, ("out", "aux"), strict=True):
-        theirs = expected[name].permute(0, 2, 3, 1).numpy()
+    actual = nnx.jit(lambda model, images: model.with_auxiliary(images))(own, images)
+    for logits, name in zip(actual, ("out", "aux"), strict=True):
+        other = expected[name].permute(0, 2, 3, 1).numpy()
         # Float32 sums in another order differ by some 4e-6 here; 1e-4 would show any wrong constant.
-        assert np.abs(logits - theirs).max() <= 1e-4 * np.abs(theirs).max(), name
+        assert np.abs(logits - other).max() <= 1e-4 * np.abs(other).max(), name
 
-    back = {name: torch.from_numpy(array) for name, array in torchvision.to_state_dict(ours).items()}
+    back = {name: torch.from_numpy(array) for name, array in torchvision.to_state_dict(own).items()}
     random_torchvision(backbone).load_state_dict(back, strict=True)
     assert all(torch.equal(back[name], tensor) for name, tensor in state_dict.items() if "num_b" not in name)
 

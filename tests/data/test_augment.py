@@ -26,24 +26,24 @@ def pair(height=24, width=32, count=3):
 
 def test_nothing_drawn_changes_nothing():
     images, masks = pair()
-    found, ids = augment(jax.random.key(0), images, masks, STILL, PLAIN)
-    np.testing.assert_allclose(found, images / 255, atol=1e-5)
+    actual, ids = augment(jax.random.key(0), images, masks, STILL, PLAIN)
+    np.testing.assert_allclose(actual, images / 255, atol=1e-5)
     np.testing.assert_array_equal(ids, masks)
 
 
 def test_flip_mirrors_both():
     images, masks = pair()
-    found, ids = augment(jax.random.key(0), images, masks, replace(STILL, flip=1.0), PLAIN)
-    np.testing.assert_allclose(found, images[:, :, ::-1] / 255, atol=1e-5)
+    actual, ids = augment(jax.random.key(0), images, masks, replace(STILL, flip=1.0), PLAIN)
+    np.testing.assert_allclose(actual, images[:, :, ::-1] / 255, atol=1e-5)
     np.testing.assert_array_equal(ids, masks[:, :, ::-1])
 
 
 def test_a_smaller_image_lies_whole_inside_the_crop():
     images, masks = pair(10, 12)
-    found, ids = augment(jax.random.key(1), images, masks, STILL, PLAIN)
+    actual, ids = augment(jax.random.key(1), images, masks, STILL, PLAIN)
     inside = np.asarray(ids) != IGNORE
     assert (inside.sum((1, 2)) == 10 * 12).all()
-    np.testing.assert_allclose(found[~inside], PLAIN.padding_value / 255, atol=1e-6)
+    np.testing.assert_allclose(actual[~inside], PLAIN.padding_value / 255, atol=1e-6)
 
 
 def test_image_and_mask_stay_aligned():
@@ -54,11 +54,11 @@ def test_image_and_mask_stay_aligned():
     config = replace(STILL, crop=(48, 40), scale=(0.5, 2.0), flip=0.5, rotation=30.0)
     run = jax.jit(lambda key: augment(key, jnp.asarray(images), jnp.asarray(mask), config, PLAIN))
     for seed in range(50):  # of two images each
-        found, ids = (np.asarray(array) for array in run(jax.random.key(seed)))
+        actual, ids = (np.asarray(array) for array in run(jax.random.key(seed)))
         inside = ids != IGNORE
-        np.testing.assert_array_equal(inside, found[..., 2] > 0.9)
+        np.testing.assert_array_equal(inside, actual[..., 2] > 0.9)
         assert inside.sum() > 1000
-        x, y = (found[inside][:, channel] * 255 / 4 + 0.5 for channel in (0, 1))
+        x, y = (actual[inside][:, channel] * 255 / 4 + 0.5 for channel in (0, 1))
         clear = np.minimum(abs(x - x.round()), abs(y - y.round())) > 1e-3  # of the line between two pixels
         np.testing.assert_array_equal((y // 1 // 8 * 8 + x // 1 // 8)[clear], ids[inside][clear])
 
@@ -118,8 +118,8 @@ def test_draws_follow_from_the_key_and_differ_between_images():
 @pytest.mark.parametrize("fields", [{"crop": (16, 16)}, {"flip": 0.5}, {"scale": (0.5, 2.0)}, {"rotation": 30.0}])
 def test_other_keys_draw_other_geometry(fields):
     images, masks = pair()
-    found = [augment(jax.random.key(i), images, masks, replace(STILL, **fields), PLAIN)[1] for i in range(6)]
-    assert len({np.asarray(ids).tobytes() for ids in found}) > 3
+    actual = [augment(jax.random.key(i), images, masks, replace(STILL, **fields), PLAIN)[1] for i in range(6)]
+    assert len({np.asarray(ids).tobytes() for ids in actual}) > 3
 
 
 class Drawn(Exception):
@@ -148,9 +148,9 @@ def test_rotation_is_about_the_center():
     images = jnp.zeros((8, 33, 33, 3), jnp.uint8).at[:, 16, 10:23].set(255).at[:, 16, 16].set(255)
     masks = (images[..., 0] > 0).astype(jnp.uint8)
     config = replace(STILL, crop=(33, 33), rotation=90.0)
-    found, ids = augment(jax.random.key(3), images, masks, config, PLAIN)
+    actual, ids = augment(jax.random.key(3), images, masks, config, PLAIN)
     assert (ids[:, 16, 16] == 1).all()
-    np.testing.assert_allclose(found[:, 16, 16], 1, atol=1e-4)
+    np.testing.assert_allclose(actual[:, 16, 16], 1, atol=1e-4)
     assert len({np.asarray(one).tobytes() for one in ids}) > 4
     lengths = np.asarray((ids == 1).sum((1, 2)))
     assert ((lengths >= 9) & (lengths <= 17)).all()  # 13 pixels, wherever they point
@@ -158,9 +158,9 @@ def test_rotation_is_about_the_center():
 
 def test_blur_equals_opencvs():
     image = np.random.default_rng(0).uniform(size=(20, 30, 3)).astype(np.float32)
-    found = gaussian_blur(jnp.asarray(image), jnp.float32(1.3), 2.0)
+    actual = gaussian_blur(jnp.asarray(image), jnp.float32(1.3), 2.0)
     expected = cv2.GaussianBlur(image, (13, 13), 1.3, borderType=cv2.BORDER_REPLICATE)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
     np.testing.assert_allclose(gaussian_blur(jnp.asarray(image), jnp.float32(0), 2.0), image, atol=1e-6)
 
 
@@ -177,11 +177,11 @@ def test_turned_colors_keep_their_luminance():
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue", "blur", "noise"])
 def test_jitter_changes_colors_only(field):
     images, masks = pair()
-    found, ids = augment(jax.random.key(0), images, masks, replace(STILL, **{field: 0.5}), PLAIN)
+    actual, ids = augment(jax.random.key(0), images, masks, replace(STILL, **{field: 0.5}), PLAIN)
     np.testing.assert_array_equal(ids, masks)
-    assert np.abs(found - images / 255).max() > 0.01
-    assert found.min() >= 0
-    assert found.max() <= 1
+    assert np.abs(actual - images / 255).max() > 0.01
+    assert actual.min() >= 0
+    assert actual.max() <= 1
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "hue", "blur", "noise"])

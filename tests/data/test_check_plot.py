@@ -46,8 +46,8 @@ def test_samples_have_the_colors_of_their_classes():
     image = np.full((2, 4, 3), 100, np.uint8)
     mask = np.array([[0, 1, 2, IGNORE]] * 2, np.uint8)
     classes = Classes(("a", "b", "c"), ((0, 0, 0), (255, 0, 0), (0, 255, 50)))
-    found = under_mask(Sample(image, mask, "a.png"), classes)
-    np.testing.assert_array_equal(found[0], [(100, 100, 100), (193, 40, 40), (40, 193, 70), (208, 208, 208)])
+    actual = under_mask(Sample(image, mask, "a.png"), classes)
+    np.testing.assert_array_equal(actual[0], [(100, 100, 100), (193, 40, 40), (40, 193, 70), (208, 208, 208)])
 
 
 def test_the_image_holds_samples_and_shares():
@@ -140,11 +140,11 @@ def test_the_command_prints_draws_and_fails_on_faults(broken, tmp_path, monkeypa
     image = tmp_path / "check.png"
     arguments = ("--data.root", broken, "--plot", image)
     assert command(monkeypatch, *arguments) == 0
-    said = capsys.readouterr().out
-    assert "train: 12 images of 48x48 (12)" in said
-    assert "ids in the masks 0-4, 255" in said
-    assert "suggested" in said
-    assert "nothing is wrong" in said
+    stated = capsys.readouterr().out
+    assert "train: 12 images of 48x48 (12)" in stated
+    assert "ids in the masks 0-4, 255" in stated
+    assert "suggested" in stated
+    assert "nothing is wrong" in stated
     assert np.array(Image.open(image)).shape[1] > 1000
 
     (broken / "masks/val/2.png").unlink()
@@ -173,10 +173,10 @@ def test_the_command_shows_what_there_is_where_training_images_cannot_be_used(br
         Image.open(path).convert("RGB").save(path)
     image = tmp_path / "check.png"
     assert command(monkeypatch, "--data.root", broken, "--plot", image) == 1
-    said = capsys.readouterr()
-    assert "train: none of 12 images can be used" in said.out
-    assert "polygon" in said.out
-    assert said.err.count("is a RGB image") == 12
+    stated = capsys.readouterr()
+    assert "train: none of 12 images can be used" in stated.out
+    assert "polygon" in stated.out
+    assert stated.err.count("is a RGB image") == 12
     assert image.is_file()
 
 
@@ -190,7 +190,7 @@ def test_splits_of_other_classes_are_a_fault_and_not_compared(broken, tmp_path, 
     monkeypatch.setattr(checking, "find_dataset", find_other)
     image = tmp_path / "check.png"
     assert command(monkeypatch, "--data.root", broken, "--plot", image) == 1
-    said = capsys.readouterr()
-    assert "val has the classes background, disc, but train background, disc, bar" in said.err
-    assert "suggested" not in said.out
+    stated = capsys.readouterr()
+    assert "val has the classes background, disc, but train background, disc, bar" in stated.err
+    assert "suggested" not in stated.out
     assert not image.exists()

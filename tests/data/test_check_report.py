@@ -23,9 +23,9 @@ def run(root, format="folder", **splits):
 
 
 def sentences(report):
-    said = [*report.all_faults, *report.warnings]
-    assert all("\n" not in line for line in said)
-    return said
+    stated = [*report.all_faults, *report.warnings]
+    assert all("\n" not in line for line in stated)
+    return stated
 
 
 def test_counts_are_those_of_the_masks(shapes_folder):
@@ -33,22 +33,22 @@ def test_counts_are_those_of_the_masks(shapes_folder):
     assert report.all_faults == []
     for checked, images in zip(report.splits, (12, 5), strict=True):
         masks = [np.array(Image.open(path)) for path in (shapes_folder / "masks" / checked.split).iterdir()]
-        found = checked.statistics
-        assert (found.images, found.sizes) == (images, {(48, 48): images})
-        assert found.void == sum((mask == IGNORE).sum() for mask in masks)
+        actual = checked.statistics
+        assert (actual.images, actual.sizes) == (images, {(48, 48): images})
+        assert actual.void == sum((mask == IGNORE).sum() for mask in masks)
         for id in range(5):
             having = [mask for mask in masks if (mask == id).any()]
-            assert found.pixels[id] == sum((mask == id).sum() for mask in masks)
-            assert found.occurrences[id] == len(having)
-            assert found.around[id] == sum((mask != IGNORE).sum() for mask in having)
+            assert actual.pixels[id] == sum((mask == id).sum() for mask in masks)
+            assert actual.occurrences[id] == len(having)
+            assert actual.around[id] == sum((mask != IGNORE).sum() for mask in having)
 
 
 def test_balancing_weights_are_median_over_frequency(shapes_folder):
-    found = count(open_dataset(shapes_folder, "folder", "train"), threads=2)
-    frequency = found.pixels / found.around
-    np.testing.assert_allclose(balancing_weights(found), np.median(frequency) / frequency)
-    found.pixels[2] = 0
-    assert balancing_weights(found)[2] == 0
+    actual = count(open_dataset(shapes_folder, "folder", "train"), threads=2)
+    frequency = actual.pixels / actual.around
+    np.testing.assert_allclose(balancing_weights(actual), np.median(frequency) / frequency)
+    actual.pixels[2] = 0
+    assert balancing_weights(actual)[2] == 0
 
 
 def change_masks(root, change):
@@ -222,8 +222,8 @@ def test_every_fault_is_named(broken, fault):
     spoil, message = FAULTS[fault]
     assert not any(re.search(message, line) for line in sentences(run(broken)))
     spoil(broken)
-    said = sentences(run(broken))
-    assert any(re.search(message, line) for line in said), said
+    stated = sentences(run(broken))
+    assert any(re.search(message, line) for line in stated), stated
 
 
 def two_colors(mode, palette=None):

@@ -51,9 +51,9 @@ def test_ids_that_are_translated_may_begin_with_any_value(tmp_path, last):
         for kind, image in (("images", np.zeros((4, 3, 3))), ("annotations", mask)):
             (tmp_path / kind / split).mkdir(parents=True)
             as_image(image).save(tmp_path / kind / split / "a.png")
-    found = sentences(run(tmp_path, "ade20k"))
-    assert not [line for line in found if "begin with" in line or "one value more" in line]
-    assert any("151; there are 150 classes" in line for line in found) == (last == 151)
+    actual = sentences(run(tmp_path, "ade20k"))
+    assert not [line for line in actual if "begin with" in line or "one value more" in line]
+    assert any("151; there are 150 classes" in line for line in actual) == (last == 151)
 
 
 @pytest.mark.parametrize("usual", [True, False])
@@ -66,17 +66,17 @@ def test_palettes_of_voc_are_compared_with_its_own(tmp_path, usual):
         Image.new("RGB", (6, 4)).save(tmp_path / f"JPEGImages/{split}.jpg")
         ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 4
         in_palette(ids, (0, 1, 2, 3) if usual else (0, 2, 1, 3)).save(tmp_path / f"SegmentationClass/{split}.png")
-    found = [line for line in sentences(run(tmp_path, "voc")) if "palette of" in line]
-    assert len(found) == (not usual)
-    assert usual or "value 1 is (0, 128, 0) in the palette of" in found[0]
+    actual = [line for line in sentences(run(tmp_path, "voc")) if "palette of" in line]
+    assert len(actual) == (not usual)
+    assert usual or "value 1 is (0, 128, 0) in the palette of" in actual[0]
 
 
 def test_builders_of_tfds_share_images_too(tfds, tmp_path):
     pairs = draw((0, 1, 2))["train"]
     prepare_images(tfds, tmp_path, {"train": pairs, "validation": [*pairs[1:], pairs[1]]})
-    found = sentences(run(tmp_path, "tfds:toy"))
-    assert "2 images are in train and in val, such as example 1 and example 0" in found
-    assert "val: 1 images are there more than once: example 0 and example 2" in found
+    actual = sentences(run(tmp_path, "tfds:toy"))
+    assert "2 images are in train and in val, such as example 1 and example 0" in actual
+    assert "val: 1 images are there more than once: example 0 and example 2" in actual
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.loader import eval_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.preprocess import preprocess
-from deeplab_jax.image.resize import Placement, fit_image, fit_mask, place
+from deeplab_jax.image.resize import Placement, place, resize_image, resize_mask
 
 PREPROCESS = PreprocessConfig(size=(40, 56))
 
@@ -252,14 +252,14 @@ def test_absent_root_and_unknown_format(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(40, 56), (20, 28), (100, 56), (33, 200), (1, 400), (300, 1)])
 def test_letterbox_keeps_the_aspect(height, width):
-    spot = place(height, width, PREPROCESS)
-    image = fit_image(np.full((height, width, 3), 200, np.uint8), PREPROCESS)
-    mask = fit_mask(np.ones((height, width), np.uint8), PREPROCESS)
+    placement = place(height, width, PREPROCESS)
+    image = resize_image(np.full((height, width, 3), 200, np.uint8), PREPROCESS)
+    mask = resize_mask(np.ones((height, width), np.uint8), PREPROCESS)
     assert image.shape == (40, 56, 3)
-    assert abs(spot.height / height - spot.width / width) <= 1 / min(height, width)
+    assert abs(placement.height / height - placement.width / width) <= 1 / min(height, width)
     np.testing.assert_array_equal(mask == 1, (image == 200).all(-1))
     np.testing.assert_array_equal(mask == IGNORE, (image == PREPROCESS.padding_value).all(-1))
-    assert (mask == 1).sum() == spot.height * spot.width
+    assert (mask == 1).sum() == placement.height * placement.width
 
 
 @pytest.mark.parametrize(
@@ -270,25 +270,25 @@ def test_pad_puts_the_image_in_the_corner_and_never_enlarges_it(height, width, e
     config = replace(PREPROCESS, resize_mode="pad", padding_value=127.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert place(height, width, config) == Placement(0, 0, *expected)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    planes, spot = preprocess(image[..., ::-1], config)
-    found = planes.transpose(1, 2, 0)
+    planes, placement = preprocess(image[..., ::-1], config)
+    actual = planes.transpose(1, 2, 0)
     outside = np.ones((40, 56), bool)
-    outside[spot.window] = False
-    assert (found[outside] == 0).all()  # 127.5, which no uint8 image could hold
+    outside[placement.window] = False
+    assert (actual[outside] == 0).all()  # 127.5, which no uint8 image could hold
     if expected == (height, width):
-        np.testing.assert_allclose(found[spot.window], image / 127.5 - 1, atol=1e-6)
-    mask = fit_mask(np.ones((height, width), np.uint8), config)
+        np.testing.assert_allclose(actual[placement.window], image / 127.5 - 1, atol=1e-6)
+    mask = resize_mask(np.ones((height, width), np.uint8), config)
     np.testing.assert_array_equal(mask == IGNORE, outside)
 
 
 def test_masks_are_sampled_at_the_middle_of_pixels():
     """As OpenCV resizes images; its usual nearest neighbor takes the upper left ones."""
     mask = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    fitted = fit_mask(mask, PreprocessConfig(size=(4, 4), resize_mode="stretch"))
+    fitted = resize_mask(mask, PreprocessConfig(size=(4, 4), resize_mode="stretch"))
     np.testing.assert_array_equal(fitted, mask[1::2, 1::2])
 
 
 def test_masks_are_resized_without_new_values():
     mask = np.random.default_rng(0).choice([0, 7, IGNORE], (31, 23)).astype(np.uint8)
     config = PreprocessConfig(size=(80, 80), resize_mode="stretch")
-    assert set(np.unique(fit_mask(mask, config))) == {0, 7, IGNORE}
+    assert set(np.unique(resize_mask(mask, config))) == {0, 7, IGNORE}

@@ -128,9 +128,9 @@ def document(count: int = 1) -> dict:
 MASK = np.array([[2, 2, 2, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 1, 1, 2, 0, 0], [2, 2, 2, 2, 0, 0]], np.uint8)
 
 
-def write(root, said: Any, path: str = "annotations/instances_val.json", images: str = "val", count: int = 1):
+def write(root, stated: Any, path: str = "annotations/instances_val.json", images: str = "val", count: int = 1):
     (root / path).parent.mkdir(exist_ok=True, parents=True)
-    (root / path).write_text(json.dumps(said))
+    (root / path).write_text(json.dumps(stated))
     (root / images).mkdir(exist_ok=True, parents=True)
     for i in range(count):
         Image.new("RGB", (6, 4)).save(root / images / f"{i}.png")
@@ -189,20 +189,20 @@ def test_places_that_are_missing_or_several(tmp_path):
 
 
 def test_smaller_ones_lie_on_top_and_crowds_below(tmp_path):
-    said = document()
-    said["annotations"] += [
+    stated = document()
+    stated["annotations"] += [
         # A crowd over rows 0 and 1, though it is the smallest; a second part of the cat; a box, a line: nothing.
         {"image_id": 0, "category_id": 3, "segmentation": {"size": [4, 6], "counts": [0, 1] + [3, 1] * 5 + [3]}},
         {"image_id": 0, "category_id": 3, "segmentation": [], "bbox": [0, 0, 6, 4]},
         {"image_id": 0, "category_id": 3, "segmentation": [[0, 0, 6, 4], []]},
         {"image_id": 0, "category_id": 3},
     ]
-    said["annotations"][2]["iscrowd"] = 1
-    said["annotations"][1]["segmentation"].append([5, 3, 6, 3, 6, 4, 5, 4])
+    stated["annotations"][2]["iscrowd"] = 1
+    stated["annotations"][1]["segmentation"].append([5, 3, 6, 3, 6, 4, 5, 4])
     expected = MASK.copy()
     expected[0, 4:] = IGNORE
     expected[3, 5] = 2
-    dataset = coco.open(write(tmp_path, said), "val")
+    dataset = coco.open(write(tmp_path, stated), "val")
     np.testing.assert_array_equal(dataset[0].mask, expected)
     assert dataset.notes == ["3 annotations have no outline and stay background, such as 0.png"]
 
@@ -228,11 +228,11 @@ NOTHING = "outlines are flat or lie outside of their image"
     ],
 )
 def test_outlines_that_look_wrong_are_noted(tmp_path, value, note):
-    said = document(2)
-    said["annotations"][2]["segmentation"] = said["annotations"][3]["segmentation"] = value
-    assert coco.open(write(tmp_path, said, count=2), "val").notes == ([f"2 {note}, such as 1.png"] if note else [])
-    said["annotations"][2]["iscrowd"] = said["annotations"][3]["iscrowd"] = 1
-    assert coco.open(write(tmp_path, said), "val").notes == []
+    stated = document(2)
+    stated["annotations"][2]["segmentation"] = stated["annotations"][3]["segmentation"] = value
+    assert coco.open(write(tmp_path, stated, count=2), "val").notes == ([f"2 {note}, such as 1.png"] if note else [])
+    stated["annotations"][2]["iscrowd"] = stated["annotations"][3]["iscrowd"] = 1
+    assert coco.open(write(tmp_path, stated), "val").notes == []
 
 
 def test_images_that_are_not_listed_are_noted(tmp_path):
@@ -301,35 +301,35 @@ def test_codes_are_read_as_coco_reads_them():
 
 def test_a_category_that_only_groups_others_is_no_class(tmp_path):
     """All splits have the same classes, though one alone may not tell."""
-    said = document()
-    said["categories"].append({"id": 0, "name": "animal", "supercategory": "none"})
+    stated = document()
+    stated["categories"].append({"id": 0, "name": "animal", "supercategory": "none"})
     for folder in ("train", "valid"):
-        write(tmp_path, said, f"{folder}/_annotations.coco.json", folder)
+        write(tmp_path, stated, f"{folder}/_annotations.coco.json", folder)
     assert coco.open(tmp_path, "val").classes.names == ("background", "dog", "cat")
     np.testing.assert_array_equal(coco.open(tmp_path, "val")[0].mask, MASK)
 
-    said["annotations"][0]["category_id"] = 0
-    write(tmp_path, said, "train/_annotations.coco.json", "train")
+    stated["annotations"][0]["category_id"] = 0
+    write(tmp_path, stated, "train/_annotations.coco.json", "train")
     for split in ("train", "val"):
         assert coco.open(tmp_path, split).classes.names == ("background", "animal", "dog", "cat")
     np.testing.assert_array_equal(coco.open(tmp_path, "train")[0].mask, MASK + (MASK == 2))
 
 
 def test_a_category_called_background(tmp_path):
-    said = document()
-    said["categories"][1]["name"] = "BackGround"
-    dataset = coco.open(write(tmp_path, said), "val")
+    stated = document()
+    stated["categories"][1]["name"] = "BackGround"
+    dataset = coco.open(write(tmp_path, stated), "val")
     assert dataset.classes.names == ("background", "cat")
     np.testing.assert_array_equal(dataset[0].mask, np.where(MASK == 2, 1, 0))
 
 
 def test_without_pycocotools(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    write(tmp_path, said := document())
+    write(tmp_path, stated := document())
     with pytest.raises(InputError, match=r"need one more package: pip install 'deeplab_jax\[coco\]'"):
         coco.open(tmp_path, "val")
-    for annotation in said["annotations"]:
+    for annotation in stated["annotations"]:
         annotation["segmentation"] = {"size": [4, 6], "counts": [8, 16]}
-    said["annotations"].append({**said["annotations"][0], "segmentation": []})
-    write(tmp_path, said)
+    stated["annotations"].append({**stated["annotations"][0], "segmentation": []})
+    write(tmp_path, stated)
     assert (coco.open(tmp_path, "val")[0].mask[:, 2:] > 0).all()

@@ -76,9 +76,9 @@ def codes(counts, size=(4, 6)):
     ],
 )
 def test_faults_are_named_in_one_line(tmp_path, change, message):
-    said = document()
-    change(said)
-    write(tmp_path, said)
+    stated = document()
+    change(stated)
+    write(tmp_path, stated)
     with pytest.raises(InputError) as error:
         coco.open(tmp_path, "val")[0]
     assert re.search(message, str(error.value))
@@ -105,11 +105,11 @@ def test_splits_have_the_same_categories(tmp_path, change, message):
 @pytest.mark.slow
 def test_whatever_stands_in_the_file(tmp_path):
     """Anything in place of anything is read or refused, and nothing else."""
-    said = document()
-    said["annotations"][1] |= {"segmentation": {"size": [4, 6], "counts": [0, 16, 8]}, "iscrowd": 1}
-    write(tmp_path, said)
+    stated = document()
+    stated["annotations"][1] |= {"segmentation": {"size": [4, 6], "counts": [0, 16, 8]}, "iscrowd": 1}
+    write(tmp_path, stated)
     messages = []
-    for other in spoiled(said):
+    for other in spoiled(stated):
         (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(other))
         try:
             dataset = coco.open(tmp_path, "val")

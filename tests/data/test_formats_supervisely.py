@@ -117,12 +117,12 @@ def annotation(*objects, **other) -> dict:
     return {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": list(objects), **other}
 
 
-def write(root, *said: Any, meta: Any = META, folder: str = "train"):
+def write(root, *stated: Any, meta: Any = META, folder: str = "train"):
     """A data set with an image for every annotation."""
     for name in ("img", "ann"):
         (root / folder / name).mkdir(parents=True, exist_ok=True)
     (root / "meta.json").write_text(json.dumps(meta))
-    for i, document in enumerate(said):
+    for i, document in enumerate(stated):
         Image.new("RGB", SIZE[::-1]).save(root / folder / "img" / f"{i}.png")
         (root / folder / "ann" / f"{i}.png.json").write_text(json.dumps(document))
     return root
@@ -264,8 +264,8 @@ def test_tags_beside_data_sets_that_are_splits(tmp_path):
     """A test split may be absent, whatever images are tagged with."""
     for split in ("train", "val"):
         write(tmp_path, tagged("sunny"), annotation(), folder=split)
-    found, faults = find_splits(tmp_path, "supervisely", ("train", "val"))
-    assert (list(found), faults) == (["train", "val"], [])
+    actual, faults = find_splits(tmp_path, "supervisely", ("train", "val"))
+    assert (list(actual), faults) == (["train", "val"], [])
 
 
 def test_data_sets_inside_of_others(tmp_path):

@@ -72,11 +72,11 @@ def png(*size: int) -> bytes:
     ],
 )
 def test_faults_are_named_in_one_line(tmp_path, change, message):
-    said = annotation(bitmap(Image.new("L", (2, 2), 1), (1, 1)), POLYGON, RECTANGLE)
-    said = json.loads(json.dumps(said))
-    change(said)
+    stated = annotation(bitmap(Image.new("L", (2, 2), 1), (1, 1)), POLYGON, RECTANGLE)
+    stated = json.loads(json.dumps(stated))
+    change(stated)
     with pytest.raises(InputError) as error:
-        supervisely.open(write(tmp_path, said), "train")[0]
+        supervisely.open(write(tmp_path, stated), "train")[0]
     assert re.search(message, str(error.value))
     assert "train/ann/0.png.json" in str(error.value)
     assert "\n" not in str(error.value)
@@ -108,11 +108,11 @@ def test_faults_of_the_classes(tmp_path, change, message):
 def test_whatever_stands_in_the_files(tmp_path):
     """Anything in place of anything is read or refused, and nothing else."""
     figures = [bitmap(Image.new("L", (2, 2), 1), (1, 1)), POLYGON, RECTANGLE]
-    said = annotation(*figures, tags=[{"name": "a"}])
-    said["objects"][1]["points"]["interior"] = [HOLE]
-    write(tmp_path, said, folder="ds1")
+    stated = annotation(*figures, tags=[{"name": "a"}])
+    stated["objects"][1]["points"]["interior"] = [HOLE]
+    write(tmp_path, stated, folder="ds1")
     messages = []
-    for path, original in ((tmp_path / "ds1/ann/0.png.json", said), (tmp_path / "meta.json", META)):
+    for path, original in ((tmp_path / "ds1/ann/0.png.json", stated), (tmp_path / "meta.json", META)):
         for other in spoiled(original):
             path.write_text(json.dumps(other))
             try:

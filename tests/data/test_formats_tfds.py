@@ -50,9 +50,9 @@ def test_worker_processes_read_copies(toy, tmp_path):
         "import pickle, sys; sample = pickle.load(open(sys.argv[1], 'rb'))[2]; "
         "print(int(sample.image.sum()), sample.mask.tobytes().hex(), 'tensorflow' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code, tmp_path / "copy"], capture_output=True, text=True, check=True)
+    actual = subprocess.run([sys.executable, "-c", code, tmp_path / "copy"], capture_output=True, text=True, check=True)
     image, values = draw((0, 1, 2, IGNORE))["train"][2]
-    assert found.stdout.split() == [str(image.sum()), values.tobytes().hex(), "False"]
+    assert actual.stdout.split() == [str(image.sum()), values.tobytes().hex(), "False"]
     batches = list(eval_batches(dataset, PreprocessConfig(size=(8, 8)), 2, DataConfig()))
     assert [batch["image"].shape for batch in batches] == [(2, 8, 8, 3)] * 2
 

@@ -35,25 +35,25 @@ def test_figures_equal_scikit_learns(classes):
     total, all_truth, all_found = np.zeros((classes, classes + 1), int), [], []
     for _ in range(5):
         size = rng.integers(1, 60, 2)
-        truth, found = rng.choice(classes, size, p=share), rng.choice(classes, size, p=share)
-        found = np.where(rng.random(size) < 0.6, truth, found)
+        truth, actual = rng.choice(classes, size, p=share), rng.choice(classes, size, p=share)
+        actual = np.where(rng.random(size) < 0.6, truth, actual)
         truth = np.where(rng.random(size) < 0.1, 255, truth)
-        total += confusion_matrix(truth, found, classes)
+        total += confusion_matrix(truth, actual, classes)
         all_truth.append(truth[truth != 255])
-        all_found.append(found[truth != 255])
-    truth, found = np.concatenate(all_truth), np.concatenate(all_found)
-    np.testing.assert_array_equal(total[:, :-1], sklearn.confusion_matrix(truth, found, labels=range(classes)))
+        all_found.append(actual[truth != 255])
+    truth, actual = np.concatenate(all_truth), np.concatenate(all_found)
+    np.testing.assert_array_equal(total[:, :-1], sklearn.confusion_matrix(truth, actual, labels=range(classes)))
     assert not total[:, -1].any()
 
     result = scores(total, tuple(map(str, range(classes))), images=5)
-    occurring = np.union1d(truth, found)
-    iou = sklearn.jaccard_score(truth, found, labels=occurring, average=None)
+    occurring = np.union1d(truth, actual)
+    iou = sklearn.jaccard_score(truth, actual, labels=occurring, average=None)
     assert [result.per_class_iou[str(i)] for i in occurring] == pytest.approx(iou.tolist())
     assert result.miou == pytest.approx(iou.mean())
     assert sum(value is None for value in result.per_class_iou.values()) == classes - len(occurring)
-    recall = sklearn.recall_score(truth, found, labels=np.unique(truth), average=None)
+    recall = sklearn.recall_score(truth, actual, labels=np.unique(truth), average=None)
     assert result.mean_accuracy == pytest.approx(recall.mean())
-    assert result.pixel_accuracy == pytest.approx(sklearn.accuracy_score(truth, found))
+    assert result.pixel_accuracy == pytest.approx(sklearn.accuracy_score(truth, actual))
 
 
 def test_classes_that_never_occur_are_left_out():

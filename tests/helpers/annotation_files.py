@@ -22,11 +22,11 @@ def sample(*parts):
 def put(*path):
     """A change that puts the last of these at the place that the others lead to."""
 
-    def change(said):
+    def change(stated):
         *keys, last, value = path
         for key in keys:
-            said = said[key]
-        said[last] = value
+            stated = stated[key]
+        stated[last] = value
 
     return change
 

@@ -86,7 +86,7 @@ def integer_convolutions(graph: onnx.GraphProto) -> dict[str, IntegerConvolution
     makers = {output: node for node in graph.node for output in node.output}
     readers = {name: node for node in graph.node for name in node.input}
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    found = {}
+    actual = {}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[0] in makers and node.input[1] in makers:
             data, weights, *biases = (makers[name] for name in node.input)
@@ -97,7 +97,7 @@ def integer_convolutions(graph: onnx.GraphProto) -> dict[str, IntegerConvolution
                 [values[name] for name in each.input[1:]] for each in (data, weights, output)
             )
             settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            found[node.name] = IntegerConvolution(
+            actual[node.name] = IntegerConvolution(
                 data.input[0],
                 output.output[0],
                 values[weights.input[0]],
@@ -109,4 +109,4 @@ def integer_convolutions(graph: onnx.GraphProto) -> dict[str, IntegerConvolution
                 settings.get("dilations", [1, 1]),
                 None if settings.get("auto_pad") == b"SAME_UPPER" else settings.get("pads", [0] * 4),
             )
-    return found
+    return actual

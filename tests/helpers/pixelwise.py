@@ -12,7 +12,7 @@ NAMES = ("background", "a", "b", "c")
 SIZE = (40, 56)
 
 
-def told(network_input: dict[str, Any] | None = None, steps: dict[str, Any] | None = None) -> dict[str, Any]:
+def config(network_input: dict[str, Any] | None = None, steps: dict[str, Any] | None = None) -> dict[str, Any]:
     """inference_config.json as Roboflow writes it, with some values of its network_input changed."""
     return {
         "image_pre_processing": steps or {},

@@ -25,11 +25,11 @@ class Place:
 def network_input(image: np.ndarray, config: dict[str, Any]) -> tuple[np.ndarray, Place]:
     """(h, w, 3) BGR uint8 to (1, 3, h, w) float32."""
     image = steps_before(image, config["image_pre_processing"])
-    told = config["network_input"]
+    message = config["network_input"]
     height, width = image.shape[:2]
-    target = told.get("training_input_size") or {"height": height, "width": width}
+    target = message.get("training_input_size") or {"height": height, "width": width}
     h, w = target["height"], target["width"]
-    mode, padding = told["resize_mode"], told.get("padding_value") or 0
+    mode, padding = message["resize_mode"], message.get("padding_value") or 0
     if mode == "fit-longer-edge":
         mode, padding = "letterbox", 0
     if mode == "stretch":
@@ -47,12 +47,12 @@ def network_input(image: np.ndarray, config: dict[str, Any]) -> tuple[np.ndarray
         part = image[max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
         canvas[max(top, 0) : h - max(bottom, 0), max(left, 0) : w - max(right, 0)] = part
         place = Place(left, top, right, bottom, (height, width))
-    if told["color_mode"] == "rgb":
+    if message["color_mode"] == "rgb":
         canvas = canvas[..., ::-1]
-    if told.get("scaling_factor") is not None:
-        canvas = canvas / np.float32(told["scaling_factor"])
-    if told.get("normalization"):
-        mean, std = np.float32(told["normalization"])
+    if message.get("scaling_factor") is not None:
+        canvas = canvas / np.float32(message["scaling_factor"])
+    if message.get("normalization"):
+        mean, std = np.float32(message["normalization"])
         canvas = (canvas - mean) / std
     return canvas.transpose(2, 0, 1)[None].astype(np.float32), place
 

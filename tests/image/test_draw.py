@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.image.draw import OPACITY, legend, mask_image, overlay, tint
+from deeplab_jax.image.draw import OPACITY, legend, mask_image, overlay, overlay_with_legend
 
 
 def many_classes(count):
@@ -23,12 +23,12 @@ def test_a_tint_is_the_color_over_gray(count, dtype, size):
     ids = random.integers(0, min(count + 3, 256), size).astype(dtype)
     ids[0, 0] = 255  # void, mostly
     before = image.copy()
-    found = tint(image, ids, classes)
+    actual = overlay(image, ids, classes)
     colors = np.array([*classes.palette, (0, 0, 0)])[np.minimum(ids.astype(int), count)]
     exact = (1 - OPACITY) * image.mean(-1, keepdims=True) + OPACITY * colors
-    tinted = colors.any(-1)
-    assert np.abs(found - np.floor(exact))[tinted].max(initial=0) <= 1
-    np.testing.assert_array_equal(found[~tinted], image[~tinted])
+    drawn = colors.any(-1)
+    assert np.abs(actual - np.floor(exact))[drawn].max(initial=0) <= 1
+    np.testing.assert_array_equal(actual[~drawn], image[~drawn])
     np.testing.assert_array_equal(image, before)
 
 
@@ -38,8 +38,8 @@ def test_an_overlay_shows_the_classes_that_are_there(count):
     ids = np.full((40, 50), count - 1, np.min_scalar_type(count))
     ids[7, 9] = 1
     ids[:2] = count  # of no class
-    sheet = overlay(image, ids, classes)[..., ::-1]
-    np.testing.assert_array_equal(sheet[:40, :50], tint(image, ids, classes))
+    sheet = overlay_with_legend(image, ids, classes)[..., ::-1]
+    np.testing.assert_array_equal(sheet[:40, :50], overlay(image, ids, classes))
     shown = Classes((classes.names[1], classes.names[-1]), (classes.palette[1], classes.palette[-1]))
     column = np.asarray(legend(shown, (40, 50)))
     np.testing.assert_array_equal(sheet[:, 50:], column)
@@ -48,7 +48,7 @@ def test_an_overlay_shows_the_classes_that_are_there(count):
 
 def test_a_legend_may_be_taller_than_the_image():
     ids = np.arange(21, dtype=np.uint8)[None]
-    sheet = overlay(np.zeros((1, 21, 3), np.uint8), ids, many_classes(21))
+    sheet = overlay_with_legend(np.zeros((1, 21, 3), np.uint8), ids, many_classes(21))
     assert len(sheet) > 21 * 11
     assert (sheet[1:, :21] == 255).all()
 

@@ -122,7 +122,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pixelwise") / "p"
-    return AutoModel.from_pretrained(pixelwise.write(folder, pixelwise.told({"resize_mode": "letterbox"})), threads=1)
+    return AutoModel.from_pretrained(pixelwise.write(folder, pixelwise.config({"resize_mode": "letterbox"})), threads=1)
 
 
 def test_a_call_takes_a_mixture(model):
@@ -156,7 +156,7 @@ def test_threads_do_not_disturb_each_other(model):
     images = random_images(*[(20 + 7 * i, 90 - 9 * i) for i in range(8)])
     expected = [model(image)[0] for image in images]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: model(images[i % 8])[0], range(160)))
-    for i, result in enumerate(found):
+        actual = list(pool.map(lambda i: model(images[i % 8])[0], range(160)))
+    for i, result in enumerate(actual):
         np.testing.assert_array_equal(result.segmentation_map, expected[i % 8].segmentation_map)
         np.testing.assert_array_equal(result.confidence, expected[i % 8].confidence)

@@ -11,7 +11,7 @@ from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE, PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.preprocess import preprocess
-from deeplab_jax.image.resize import fit_image, fit_mask
+from deeplab_jax.image.resize import resize_image, resize_mask
 from deeplab_jax.package import inference_config
 from helpers import pixelwise, shared_api
 
@@ -41,27 +41,30 @@ CASES = {
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "every size"])
 def test_network_input_equals_the_shared_api(case, tmp_path):
-    told = pixelwise.told(*CASES[case])
-    config = inference_config.read(tmp_path, told).preprocess
+    message = pixelwise.config(*CASES[case])
+    config = inference_config.read(tmp_path, message).preprocess
     for image in random_images(*SIZES):
-        expected, place = shared_api.network_input(image, told)
-        found, spot = preprocess(image, config)
-        np.testing.assert_allclose(found, expected[0], atol=2e-6 * np.abs(expected).max())
-        assert (spot.top, spot.left) == (place.top, place.left)
-        assert (40 - spot.top - spot.height, 56 - spot.left - spot.width) == (place.bottom, place.right)
+        expected, place = shared_api.network_input(image, message)
+        actual, placement = preprocess(image, config)
+        np.testing.assert_allclose(actual, expected[0], atol=2e-6 * np.abs(expected).max())
+        assert (placement.top, placement.left) == (place.top, place.left)
+        assert (40 - placement.top - placement.height, 56 - placement.left - placement.width) == (
+            place.bottom,
+            place.right,
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_results_equal_the_shared_api(case, tmp_path):
     """Every step of a call, around a network that is one 1x1 convolution."""
     pytest.importorskip("torchvision")
-    told = pixelwise.told(*CASES[case])
-    model, images = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", told)), random_images(*SIZES)
+    message = pixelwise.config(*CASES[case])
+    model, images = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", message)), random_images(*SIZES)
     for threshold in (0.0, 0.6):
         for image, result in zip(images, model(images, confidence=threshold), strict=True):
-            inputs, place = shared_api.network_input(image, told)
+            inputs, place = shared_api.network_input(image, message)
             logits = np.einsum("kc,chw->khw", pixelwise.kernel(), inputs[0])
-            ids, confidence = shared_api.result(logits, place, image, told, threshold)
+            ids, confidence = shared_api.result(logits, place, image, message, threshold)
             same = result.segmentation_map == ids
             np.testing.assert_array_equal(model.class_ids(image, threshold, "bgr"), result.segmentation_map)
             assert same.mean() >= 0.999  # a pixel between two classes, or at the threshold, may fall either way
@@ -69,22 +72,22 @@ def test_results_equal_the_shared_api(case, tmp_path):
 
 
 def test_one_gray_channel(tmp_path):
-    told = pixelwise.told({"input_channels": 1, "normalization": [[0.4], [0.2]]})
-    model = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", told, ("n", 1, *pixelwise.SIZE)))
+    message = pixelwise.config({"input_channels": 1, "normalization": [[0.4], [0.2]]})
+    model = AutoModel.from_pretrained(pixelwise.write(tmp_path / "p", message, ("n", 1, *pixelwise.SIZE)))
     (image,) = random_images(pixelwise.SIZE)
     gray = image @ np.array([0.114, 0.587, 0.299])
     logits = pixelwise.kernel(1) * ((gray / 255 - 0.4) / 0.2).reshape(1, -1)
     clear = np.diff(np.sort(logits, 0)[-2:], axis=0)[0] > 0.05  # OpenCV rounds gray levels
     expected = logits.argmax(0)
-    found = model(image, confidence=0.0)[0].segmentation_map.ravel()
+    actual = model(image, confidence=0.0)[0].segmentation_map.ravel()
     assert clear.mean() > 0.8
-    np.testing.assert_array_equal(found[clear], expected[clear])
+    np.testing.assert_array_equal(actual[clear], expected[clear])
 
 
 def test_half_precision_graphs_run(tmp_path):
-    (image,), told = random_images((33, 47)), pixelwise.told()
+    (image,), message = random_images((33, 47)), pixelwise.config()
     results = [
-        AutoModel.from_pretrained(pixelwise.write(tmp_path / str(kind), told, kind=kind))(image, confidence=0.0)[0]
+        AutoModel.from_pretrained(pixelwise.write(tmp_path / str(kind), message, kind=kind))(image, confidence=0.0)[0]
         for kind in (1, pixelwise.HALF)
     ]
     np.testing.assert_allclose(results[0].confidence, results[1].confidence, atol=5e-3)
@@ -98,22 +101,22 @@ def test_training_sees_what_inference_sees(field):
     """And masks lie where their images lie."""
     config = replace(PreprocessConfig((40, 56), mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3), **field)
     for image in random_images(*SIZES[:-1]):
-        found, spot = preprocess(image, config, "rgb")
-        fitted = fit_image(image, config)
-        np.testing.assert_allclose(found.transpose(1, 2, 0), fitted, atol=1e-4)
-        mask = fit_mask(np.ones(image.shape[:2], np.uint8), config)
+        actual, placement = preprocess(image, config, "rgb")
+        fitted = resize_image(image, config)
+        np.testing.assert_allclose(actual.transpose(1, 2, 0), fitted, atol=1e-4)
+        mask = resize_mask(np.ones(image.shape[:2], np.uint8), config)
         inside = np.zeros((40, 56), bool)
-        inside[spot.within((40, 56)).window] = True
+        inside[placement.within((40, 56)).window] = True
         np.testing.assert_array_equal(mask, np.where(inside, 1, IGNORE))
 
 
 def test_center_crop_cuts_masks_as_images():
     rows, columns = np.mgrid[0:50, 0:30].astype(np.uint8)
     config = PreprocessConfig((20, 40), "center-crop")
-    image = fit_image(np.stack([rows, columns, rows], -1), config)
-    np.testing.assert_array_equal(fit_mask(rows, config)[:, 5:35], image[:, 5:35, 0])
+    image = resize_image(np.stack([rows, columns, rows], -1), config)
+    np.testing.assert_array_equal(resize_mask(rows, config)[:, 5:35], image[:, 5:35, 0])
     assert image[0, 5, 0] == 15
-    assert (fit_mask(rows, config)[:, :5] == IGNORE).all()
+    assert (resize_mask(rows, config)[:, :5] == IGNORE).all()
 
 
 def test_a_crop_that_leaves_nothing_is_refused():

@@ -150,8 +150,8 @@ def test_large_images_are_read_without_a_word_of_pillow(tmp_path):
         "import sys; from pathlib import Path; from PIL import Image; import deeplab_jax.image.read as images; "
         "Image.MAX_IMAGE_PIXELS = 8; print(images.read_image(Path(sys.argv[1])).shape)"
     )
-    found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-    assert (found.stdout, found.stderr) == ("(3, 4, 3)\n", "")
+    actual = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert (actual.stdout, actual.stderr) == ("(3, 4, 3)\n", "")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", gray_png(IDS, 2)[:-30]])

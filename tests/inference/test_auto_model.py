@@ -61,10 +61,10 @@ def test_a_batch_gives_what_single_images_give(package):
 def test_both_engines_agree(tiny_package, onnx_package):
     images = random_images((60, 80), (97, 161), (49, 65))
     results = [AutoModel.from_pretrained(p, device="cpu")(images, confidence=0.0) for p in (tiny_package, onnx_package)]
-    for ours, theirs in zip(*results, strict=True):
+    for own, other in zip(*results, strict=True):
         # The logits reach 40 and differ by 1.4e-6 of that; a probability moves by no more than a logit does.
-        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=5e-5)
-        assert (ours.segmentation_map == theirs.segmentation_map).mean() > 0.9999
+        np.testing.assert_allclose(own.confidence, other.confidence, atol=5e-5)
+        assert (own.segmentation_map == other.segmentation_map).mean() > 0.9999
 
 
 def test_the_threshold_sends_pixels_to_the_background(package):
@@ -78,15 +78,15 @@ def test_the_threshold_sends_pixels_to_the_background(package):
     np.testing.assert_array_equal(strict.confidence, np.where(below, 0, free.confidence))
 
 
-def reference_postprocess(logits, spot, input_size, image_size, names, threshold):
+def reference_postprocess(logits, placement, input_size, image_size, names, threshold):
     """The shared inference API's steps, in PyTorch."""
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchvision.transforms.functional")
     background = [name.lower() for name in names].index("background")
     rows, columns = logits.shape[1] / input_size[0], logits.shape[2] / input_size[1]
-    top, left = round(rows * spot.top), round(columns * spot.left)
-    bottom = round(rows * (input_size[0] - spot.top - spot.height))
-    right = round(columns * (input_size[1] - spot.left - spot.width))
+    top, left = round(rows * placement.top), round(columns * placement.left)
+    bottom = round(rows * (input_size[0] - placement.top - placement.height))
+    right = round(columns * (input_size[1] - placement.left - placement.width))
     planes = torch.from_numpy(logits)[:, top : logits.shape[1] - bottom, left : logits.shape[2] - right]
     if tuple(planes.shape[1:]) != image_size:
         planes = functional.resize(planes, list(image_size), functional.InterpolationMode.BILINEAR)
@@ -107,12 +107,12 @@ def reference_postprocess(logits, spot, input_size, image_size, names, threshold
 @pytest.mark.parametrize("image_size", [(40, 56), (90, 70), (11, 30), (13, 100)])
 @pytest.mark.parametrize("coarseness", [1, 4])
 def test_postprocessing_equals_the_shared_api(names, inserted, image_size, coarseness):
-    input_size, spot = (40, 56), Placement(4, 8, 30, 41)
+    input_size, placement = (40, 56), Placement(4, 8, 30, 41)
     shape = (len(names) - inserted, input_size[0] // coarseness, input_size[1] // coarseness)
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32) * 2
-    expected_ids, expected = reference_postprocess(logits, spot, input_size, image_size, names, 0.45)
+    expected_ids, expected = reference_postprocess(logits, placement, input_size, image_size, names, 0.45)
     background = [name.lower() for name in names].index("background")
-    result = postprocess(logits, spot, input_size, image_size, Rule(len(names), background, 0.45))
+    result = postprocess(logits, placement, input_size, image_size, Rule(len(names), background, 0.45))
     same = result.segmentation_map == expected_ids
     # Interpolation rounds differently, so a pixel at the threshold or between two classes may fall either way.
     assert same.mean() > 0.995
@@ -137,9 +137,9 @@ def test_onnx_graph(tiny_package, onnx_package):
     for batch in (1, 3):
         x = np.random.default_rng(batch).normal(size=(batch, 49, 65, 3)).astype(np.float32)
         expected = np.asarray(jax.jit(model.__call__)(x)).transpose(0, 3, 1, 2)
-        found = session.run(None, {images.name: x.transpose(0, 3, 1, 2)})[0]
+        actual = session.run(None, {images.name: x.transpose(0, 3, 1, 2)})[0]
         # Float32 sums in another order.
-        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+        assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_export_refuses_what_is_no_jax_package(onnx_package, tiny_package, tmp_path):
@@ -164,9 +164,9 @@ def test_a_static_batch_is_filled_up(onnx_package, tmp_path):
     config["forward_pass"] = {"static_batch_size": 4, "max_dynamic_batch_size": None}
     (copy / "inference_config.json").write_text(json.dumps(config))
     images = random_images(*[(49, 65)] * 6)
-    found = AutoModel.from_pretrained(copy)(images)
-    for ours, theirs in zip(found, AutoModel.from_pretrained(onnx_package)(images), strict=True):
-        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-5)
+    actual = AutoModel.from_pretrained(copy)(images)
+    for own, other in zip(actual, AutoModel.from_pretrained(onnx_package)(images), strict=True):
+        np.testing.assert_allclose(own.confidence, other.confidence, atol=1e-5)
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 7.0, float("nan")])

@@ -31,9 +31,9 @@ def with_holes(classes):
     return logits
 
 
-def ids_of(logits, spot, size, rule):
+def ids_of(logits, placement, size, rule):
     ids = np.full(size, 99, np.min_scalar_type(rule.class_count - 1))
-    write_class_map(logits, spot, (40, 56), rule, ids)
+    write_class_map(logits, placement, (40, 56), rule, ids)
     return ids
 
 
@@ -44,11 +44,16 @@ def test_equals_postprocess(make, classes, size):
     if classes > 100:
         size = -(-size[0] // 8), size[1]
     logits = make(classes)
-    for spot in (Placement(0, 0, 40, 56), Placement(5, 0, 29, 56), Placement(-8, 3, 60, 44), Placement(0, 2, 1, 50)):
+    for placement in (
+        Placement(0, 0, 40, 56),
+        Placement(5, 0, 29, 56),
+        Placement(-8, 3, 60, 44),
+        Placement(0, 2, 1, 50),
+    ):
         for threshold in ("argmax", 0.0, 0.3, 0.9, 1.0):
             for rule in (Rule(classes + 1, 1, threshold), Rule(max(classes, 2), 0, threshold)):
-                expected = postprocess(logits, spot, (40, 56), size, rule).segmentation_map
-                np.testing.assert_array_equal(ids_of(logits, spot, size, rule), expected)
+                expected = postprocess(logits, placement, (40, 56), size, rule).segmentation_map
+                np.testing.assert_array_equal(ids_of(logits, placement, size, rule), expected)
 
 
 def test_ties_between_the_logits_fall_the_same_way():

@@ -39,8 +39,8 @@ def test_bands_equal_the_whole(monkeypatch, size):
     in_bands = {rows: resized(planes, size) for rows in (1, 7) if not monkeypatch.setattr(bands, "MOST_ROWS", rows)}
     monkeypatch.setattr(bands, "MOST_ROWS", size[0])
     assert len(Resized(planes, Window(0, 0, 50, 70), 0, size).steps) == 1
-    for found in in_bands.values():
-        np.testing.assert_allclose(found, resized(planes, size), atol=1e-5)
+    for actual in in_bands.values():
+        np.testing.assert_allclose(actual, resized(planes, size), atol=1e-5)
 
 
 def test_a_window_may_reach_beyond_the_logits():
@@ -58,11 +58,11 @@ def test_what_a_center_crop_leaves_out_is_as_in_the_shared_api():
     around = np.pad(logits, [(0, 0), (4, 6), (0, 0)], constant_values=1)[:, :, 2:9]
     whole = Placement(0, 0, 20, 7)
     expected = postprocess(around, whole, (20, 7), (20, 7), Rule(3, 1, 0.45))
-    found = postprocess(logits, Placement(-4, 2, 20, 7), (10, 12), (20, 7), Rule(3, 1, 0.45))
-    np.testing.assert_array_equal(found.segmentation_map, expected.segmentation_map)
-    np.testing.assert_array_equal(found.confidence, expected.confidence)
-    assert (found.segmentation_map[:4] == 1).all()
-    assert not found.confidence[:4].any()
+    actual = postprocess(logits, Placement(-4, 2, 20, 7), (10, 12), (20, 7), Rule(3, 1, 0.45))
+    np.testing.assert_array_equal(actual.segmentation_map, expected.segmentation_map)
+    np.testing.assert_array_equal(actual.confidence, expected.confidence)
+    assert (actual.segmentation_map[:4] == 1).all()
+    assert not actual.confidence[:4].any()
 
 
 @pytest.mark.parametrize("classes", [254, 255, 256, 300])
@@ -106,12 +106,12 @@ def test_logits_that_are_no_numbers_become_background(classes, value):
 
 def test_the_most_probable_class_of_one_logit_is_the_foreground_from_one_half():
     logits = np.array([[[-0.25, 0.0, 0.25]]], np.float32)
-    found = {
+    actual = {
         threshold: postprocess(logits, Placement(0, 0, 1, 3), (1, 3), (1, 3), Rule(2, 1, threshold))
         for threshold in ("argmax", 0.5, 0.0)
     }
-    assert found["argmax"].segmentation_map.tolist() == found[0.5].segmentation_map.tolist() == [[1, 0, 0]]
-    assert found[0.0].segmentation_map.tolist() == [[0, 0, 0]]
+    assert actual["argmax"].segmentation_map.tolist() == actual[0.5].segmentation_map.tolist() == [[1, 0, 0]]
+    assert actual[0.0].segmentation_map.tolist() == [[0, 0, 0]]
 
 
 def test_the_most_probable_of_several_classes_may_be_improbable():

@@ -14,7 +14,7 @@ from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.cli import main
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.draw import overlay
+from deeplab_jax.image.draw import overlay_with_legend
 from deeplab_jax.image.listing import find_images
 from deeplab_jax.image.read import read_image
 from deeplab_jax.inference import predict as module
@@ -58,7 +58,7 @@ def test_masks_and_overlays_are_those_of_the_model(package, tmp_path):
         Image.fromarray(image).save(folder / f"{i:02}.png")
     (folder / "07b.png").write_text("no image")
     faults, model = {}, AutoModel.from_pretrained(package)
-    report = lambda path, told: faults.update({path.name: told})  # noqa: E731
+    report = lambda path, message: faults.update({path.name: message})  # noqa: E731
     assert predict(model, find_images([folder]).images, tmp_path / "out", 0.0, report) == 1
     assert [name for name, error in faults.items() if error] == ["07b.png"]
     assert [*faults] == sorted(path.name for path in folder.iterdir())
@@ -66,7 +66,9 @@ def test_masks_and_overlays_are_those_of_the_model(package, tmp_path):
     image = read_image(folder / "03.png")
     ids = model(image, confidence=0.0, input_color_format="rgb")[0].segmentation_map
     np.testing.assert_array_equal(mask_of(tmp_path / "out/03_mask.png"), ids)
-    drawn = overlay(image, ids.astype(np.uint8), Classes(tuple(model.class_names), model.palette))[..., ::-1]
+    drawn = overlay_with_legend(image, ids.astype(np.uint8), Classes(tuple(model.class_names), model.palette))[
+        ..., ::-1
+    ]
     with Image.open(tmp_path / "out/03_overlay.jpg") as shown:
         assert np.abs(np.asarray(shown).astype(int) - drawn).mean() < 3
 
@@ -95,17 +97,17 @@ def test_every_file_of_a_folder_is_accounted_for(model, tmp_path):
     np.save(folder / "w.npy", np.zeros((4, 4, 3), np.uint8))
     for name in ("x", "y.png"):
         (folder / name).mkdir()
-    found, told = find_images([folder]), {}
-    unreadable = predict(model, found.images, tmp_path / "out", 0.5, lambda path, error: told.update({path: error}))
-    assert [path.name for path, error in told.items() if isinstance(error, InputError)] == [*broken]
+    actual, message = find_images([folder]), {}
+    unreadable = predict(model, actual.images, tmp_path / "out", 0.5, lambda path, error: message.update({path: error}))
+    assert [path.name for path, error in message.items() if isinstance(error, InputError)] == [*broken]
     assert unreadable == len(broken)
-    assert all(str(path) in str(error) for path, error in told.items() if error)
+    assert all(str(path) in str(error) for path, error in message.items() if error)
     assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {f"{c}_mask.png" for c in "abcdefghijkl"}
-    assert found.left() == [
+    assert actual.left() == [
         "7 other files left: .u.png, q.mp4, r.txt, s.h5, t.mpg, v, w.npy",
         "2 folders left: x, y.png",
     ]
-    entries = {*found.images, *found.others, *found.folders}
+    entries = {*actual.images, *actual.others, *actual.folders}
     assert entries == {*folder.iterdir()}
 
 
@@ -271,17 +273,17 @@ def test_an_image_that_the_model_refuses_is_named_and_passed_over(tiny_package, 
     def backend(images):
         return np.zeros((len(images), 5, *images.shape[2:]), np.float32)
 
-    model, told = SegmentationModel(read_package(tiny_package, "image"), backend), []
-    assert predict(model, find_images([folder]).images, tmp_path / "out", 0.0, lambda *each: told.append(each)) == 1
-    assert [error for _, error in told][::2] == [None, None]
-    assert str(told[1][1]).startswith(f"{folder / 'b.png'}: {tiny_package}: 1 images of 80x60")
+    model, message = SegmentationModel(read_package(tiny_package, "image"), backend), []
+    assert predict(model, find_images([folder]).images, tmp_path / "out", 0.0, lambda *each: message.append(each)) == 1
+    assert [error for _, error in message][::2] == [None, None]
+    assert str(message[1][1]).startswith(f"{folder / 'b.png'}: {tiny_package}: 1 images of 80x60")
 
 
 def test_a_name_too_long_for_its_results_costs_no_other_image(model, tmp_path):
-    long, told = f"{'a' * 250}.png", {}
+    long, message = f"{'a' * 250}.png", {}
     images = [*find_images([save(tmp_path / "in", long, "b.png")]).images]
-    assert predict(model, images, tmp_path / "out", 0.5, lambda path, what: told.update({path.name: what})) == 1
-    assert "File name too long" in str(told[long])
+    assert predict(model, images, tmp_path / "out", 0.5, lambda path, what: message.update({path.name: what})) == 1
+    assert "File name too long" in str(message[long])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"b_mask.png", "b_overlay.jpg"}
 
 
@@ -294,7 +296,8 @@ def test_an_overlay_that_no_jpeg_can_hold_is_a_png(model, tmp_path, monkeypatch)
         image = read_image(folder / "a.png")
         ids = mask_of(tmp_path / "out/a_mask.png")
         np.testing.assert_array_equal(
-            np.asarray(drawn)[..., ::-1], overlay(image, ids, Classes(tuple(model.class_names), model.palette))
+            np.asarray(drawn)[..., ::-1],
+            overlay_with_legend(image, ids, Classes(tuple(model.class_names), model.palette)),
         )
 
 

@@ -73,18 +73,18 @@ def test_another_size_is_what_a_package_of_that_size_has(tiny_package, dynamic_p
     config["network_input"]["training_input_size"] = dict(zip(("height", "width"), OTHER, strict=True))
     (copy / "inference_config.json").write_text(json.dumps(config))
     expected = AutoModel.from_pretrained(copy)(images, confidence=0.0)
-    found = AutoModel.from_pretrained(tiny_package, size=OTHER)(images, confidence=0.0)
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours.segmentation_map, theirs.segmentation_map)
-        np.testing.assert_array_equal(ours.confidence, theirs.confidence)
+    actual = AutoModel.from_pretrained(tiny_package, size=OTHER)(images, confidence=0.0)
+    for own, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(own.segmentation_map, other.segmentation_map)
+        np.testing.assert_array_equal(own.confidence, other.confidence)
     equal(AutoModel.from_pretrained(dynamic_package, size=OTHER)(images, confidence=0.0), expected)
 
 
 def test_a_graph_of_one_size_takes_no_other(onnx_package, dynamic_package):
     images = random_images(*SIZES)
     same = AutoModel.from_pretrained(onnx_package, size=(49, 65))(images, confidence=0.0)
-    for ours, theirs in zip(same, AutoModel.from_pretrained(onnx_package)(images, confidence=0.0), strict=True):
-        np.testing.assert_array_equal(ours.segmentation_map, theirs.segmentation_map)
+    for own, other in zip(same, AutoModel.from_pretrained(onnx_package)(images, confidence=0.0), strict=True):
+        np.testing.assert_array_equal(own.segmentation_map, other.segmentation_map)
     equal(AutoModel.from_pretrained(dynamic_package, size=(49, 65))(images, confidence=0.0), same)
     numbers = np.array([49, 65])
     assert with_size(read_package(dynamic_package), [*numbers]).preprocess.size == (49, 65)

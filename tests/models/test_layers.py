@@ -32,9 +32,9 @@ def test_resize_equals_torch(before, after, align_corners):
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(x).permute(0, 3, 1, 2), after, mode="bilinear", align_corners=align_corners
     )
-    found = resize_bilinear(jnp.asarray(x), after, align_corners=align_corners)
+    actual = resize_bilinear(jnp.asarray(x), after, align_corners=align_corners)
     # Torch computes positions in float32, we in float64.
-    np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1), atol=2e-6)
+    np.testing.assert_allclose(actual, expected.permute(0, 2, 3, 1), atol=2e-6)
 
 
 def test_interpolation_weights_sum_to_one():
@@ -62,8 +62,8 @@ def test_depthwise_forms_agree_forward_and_backward(stride, dilation):
         return layer(x), jax.grad(loss, (0, 1))(state, x)
 
     assert "conv_general_dilated" not in jax.jit(lambda x: layer.shifted_sum(x)).lower(x).as_text()
-    for found, expected in zip(jax.tree.leaves(run("auto")), jax.tree.leaves(run("conv")), strict=True):
-        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-5)
+    for actual, expected in zip(jax.tree.leaves(run("auto")), jax.tree.leaves(run("conv")), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_dilation_rules():
@@ -147,9 +147,9 @@ def test_conv_forms_agree(kernel, stride):
     conv = Conv(3, 5, kernel, stride=stride, use_bias=True, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(5.0)
     x = jnp.asarray(image(2, 9, 14, 3))
-    found = conv(x)
+    actual = conv(x)
     conv.form = "conv"
-    np.testing.assert_allclose(found, conv(x), atol=1e-5)  # float32 sums in another order
+    np.testing.assert_allclose(actual, conv(x), atol=1e-5)  # float32 sums in another order
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from helpers import pixelwise
 
 def test_names_are_looked_up_in_the_directory_of_models(tmp_path, monkeypatch):
     (tmp_path / "models" / "project").mkdir(parents=True)
-    pixelwise.write(tmp_path / "models" / "project" / "3", pixelwise.told())
-    pixelwise.write(tmp_path / "models" / "alone", pixelwise.told())
+    pixelwise.write(tmp_path / "models" / "project" / "3", pixelwise.config())
+    pixelwise.write(tmp_path / "models" / "alone", pixelwise.config())
     monkeypatch.delenv("DEEPLAB_MODELS", raising=False)
     with pytest.raises(InputError, match=r"project/3 does not exist .* DEEPLAB_MODELS"):
         AutoModel.from_pretrained("project/3")
@@ -28,7 +28,7 @@ def test_names_are_looked_up_in_the_directory_of_models(tmp_path, monkeypatch):
 def test_names_do_not_lead_out_of_the_directory_of_models(tmp_path):
     models = tmp_path / "models"
     models.mkdir()
-    pixelwise.write(tmp_path / "outside", pixelwise.told())
+    pixelwise.write(tmp_path / "outside", pixelwise.config())
     for name in ("../outside", "a/../../outside", "a/b/c", "..\\outside", "no\0name", "/outside"):
         with pytest.raises(InputError, match="neither a folder nor a name such as project or project/3"):
             find_package(name, models)

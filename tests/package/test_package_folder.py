@@ -27,11 +27,11 @@ def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_p
     model = jax_backend.load_model(tiny_package)
     names = tuple("abcde")
     jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
-    found = AutoModel.from_pretrained(tmp_path / "p")
+    actual = AutoModel.from_pretrained(tmp_path / "p")
     image = random_images((49, 65))[0]
     expected = AutoModel.from_pretrained(tiny_package)(image, confidence=0.0)[0]
-    assert found.class_names == ["background", *names]
-    np.testing.assert_array_equal(found(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
+    assert actual.class_names == ["background", *names]
+    np.testing.assert_array_equal(actual(image, confidence=0.0)[0].segmentation_map, expected.segmentation_map + 1)
 
 
 def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
@@ -43,8 +43,8 @@ def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
     assert (written["resize_mode"], written["padding_value"]) == ("letterbox", 127)  # the nearest that others can do
     usual = json.loads((tiny_package / "inference_config.json").read_text())["network_input"]
     assert "exact" not in usual
-    said = "clients of the shared API fit images by letterbox on gray 127, AutoModel by pad on (128, 128, 128)"
-    assert said in str(unlike_others(config))
+    stated = "clients of the shared API fit images by letterbox on gray 127, AutoModel by pad on (128, 128, 128)"
+    assert stated in str(unlike_others(config))
     fits = (PreprocessConfig(), PreprocessConfig(resize_mode="stretch", padding_value=None))
     assert [unlike_others(each) for each in (*fits, PreprocessConfig(resize_mode="center-crop"))] == [None] * 3
     assert "letterbox on (124, 116, 104)" in str(unlike_others(PreprocessConfig(padding_value=None)))

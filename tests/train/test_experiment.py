@@ -46,12 +46,12 @@ def project(tmp_path):
             {"classTitle": title, "geometryType": "rectangle", "points": {"exterior": [[x, 4], [x + 9, 20]]}}
             for title, x in (("ball", 2), ("box", 14), ("ignore", 30))
         ]
-        said = {
+        stated = {
             "size": {"height": 32, "width": 48},
             "tags": [{"name": "judge" if i > 5 else "learn"}],
             "objects": boxes,
         }
-        (root / f"ds/ann/{i}.png.json").write_text(json.dumps(said))
+        (root / f"ds/ann/{i}.png.json").write_text(json.dumps(stated))
     return root
 
 
@@ -62,14 +62,14 @@ def write(folder, **changes):
 
 
 def test_settings_become_an_experiment(project, tmp_path):
-    found = load_experiment(write(tmp_path), ["--data.root", str(project)])
-    dataset = open_dataset(found.data.root, found.data.format, found.data.train_split)
+    actual = load_experiment(write(tmp_path), ["--data.root", str(project)])
+    dataset = open_dataset(actual.data.root, actual.data.format, actual.data.train_split)
     assert dataset.classes.names == ("background", "ball", "box")
-    assert (len(dataset), found.model.num_classes) == (6, 3)
+    assert (len(dataset), actual.model.num_classes) == (6, 3)
     assert sorted(np.unique(dataset[0].mask)) == [0, 1, 2, 255]
-    assert (found.preprocess.size, found.augment.crop) == ((32, 48), (32, 48))
-    assert (found.train.epochs, found.train.validate_epochs, found.train.batch_size) == (2.0, 0.5, 8)
-    assert found.optim.lr == 0.01
+    assert (actual.preprocess.size, actual.augment.crop) == ((32, 48), (32, 48))
+    assert (actual.train.epochs, actual.train.validate_epochs, actual.train.batch_size) == (2.0, 0.5, 8)
+    assert actual.optim.lr == 0.01
     usual = load_experiment(write(tmp_path, epochs=None, input_size=None), [f"--data.root={project}"])
     assert (usual.train.epochs, usual.preprocess.size) == (2.0, (513, 513))
 

@@ -50,12 +50,12 @@ def pixels(logits, ids):
 
 
 def test_cross_entropy_and_its_weights(case):
-    found = pixels(*case)
+    actual = pixels(*case)
     assert cross_entropy(*case, TERMS["cross-entropy"]) == pytest.approx(
-        np.mean([-np.log(p[i]) for p, i in found]), rel=1e-6
+        np.mean([-np.log(p[i]) for p, i in actual]), rel=1e-6
     )
     weights = TERMS["weighted"].class_weights
-    expected = sum(-weights[i] * np.log(p[i]) for p, i in found) / sum(weights[i] for _, i in found)
+    expected = sum(-weights[i] * np.log(p[i]) for p, i in actual) / sum(weights[i] for _, i in actual)
     assert cross_entropy(*case, TERMS["weighted"]) == pytest.approx(expected, rel=1e-6)
 
 
@@ -94,12 +94,12 @@ def test_focal(case):
 
 
 def test_dice(case):
-    found = pixels(*case)
+    actual = pixels(*case)
     scores = []
     for c in range(CLASSES):
-        overlap = sum(p[c] for p, i in found if i == c)
-        size = sum(p[c] for p, _ in found) + sum(i == c for _, i in found)
-        scores.append(1 - 2 * overlap / size if any(i == c for _, i in found) else 0)
+        overlap = sum(p[c] for p, i in actual if i == c)
+        size = sum(p[c] for p, _ in actual) + sum(i == c for _, i in actual)
+        scores.append(1 - 2 * overlap / size if any(i == c for _, i in actual) else 0)
     assert dice(*case) == pytest.approx(np.mean(scores), rel=1e-6)
 
 
@@ -126,19 +126,19 @@ def test_losses_equal_those_of_pytorch(case):
     logits, ids = logits.permute(0, 3, 1, 2), ids.long()
     for name in ("weighted", "smoothed"):
         config = TERMS[name]
-        theirs = torch.nn.functional.cross_entropy(
+        other = torch.nn.functional.cross_entropy(
             logits,
             ids,
             torch.tensor(config.class_weights),
             ignore_index=IGNORE,
             label_smoothing=config.label_smoothing,
         )
-        assert cross_entropy(*case, config) == pytest.approx(theirs.item(), rel=1e-5)
+        assert cross_entropy(*case, config) == pytest.approx(other.item(), rel=1e-5)
     assert dice(*case) == pytest.approx(
         smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)(logits, ids).item(), rel=1e-5
     )
-    theirs = smp.losses.LovaszLoss("multiclass", per_image=True, ignore_index=IGNORE)(logits, ids)
-    assert lovasz_softmax(*case) == pytest.approx(theirs.item(), rel=1e-5)
+    other = smp.losses.LovaszLoss("multiclass", per_image=True, ignore_index=IGNORE)(logits, ids)
+    assert lovasz_softmax(*case) == pytest.approx(other.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", TERMS)

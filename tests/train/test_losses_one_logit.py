@@ -88,12 +88,12 @@ def test_losses_equal_those_of_pytorch(case):
     soft = smp.losses.SoftBCEWithLogitsLoss(smooth_factor=0.1, ignore_index=IGNORE, reduction="sum")
     smoothed = soft(logits, ids[:, None].float()) / valid.sum()
     assert loss("smoothed", case) == pytest.approx(smoothed.item(), rel=1e-5)
-    theirs = {
+    other = {
         "focal": smp.losses.FocalLoss("binary", alpha=0.75, gamma=1.5, ignore_index=IGNORE),
         "dice": smp.losses.DiceLoss("binary", ignore_index=IGNORE),
         "lovasz": smp.losses.LovaszLoss("binary", per_image=True, ignore_index=IGNORE),
     }
-    for name, function in theirs.items():
+    for name, function in other.items():
         assert loss(name, case) == pytest.approx(function(logits, ids[:, None]).item(), rel=1e-5), name
 
 

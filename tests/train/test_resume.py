@@ -208,10 +208,10 @@ def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_
     begun = restored(short, run)
     capsys.readouterr()
     train(long, run)
-    said = capsys.readouterr().out.replace("\n", "")
+    stated = capsys.readouterr().out.replace("\n", "")
     rates = [0.05 * (1 - step / steps) ** 0.9 for step, steps in ((3, 4), (4, 7))]
-    assert f"extended from 4 to 7 steps: the learning rate was {rates[0]:.3g} and goes on with {rates[1]:.3g}" in said
-    assert "it ends with other weights than a run of 7 steps in one go" in said
+    assert f"extended from 4 to 7 steps: the learning rate was {rates[0]:.3g} and goes on with {rates[1]:.3g}" in stated
+    assert "it ends with other weights than a run of 7 steps in one go" in stated
 
     shardings = make_shardings()
     step = make_train_step(long, init_state(long, shardings)[0], shardings)
@@ -225,9 +225,9 @@ def test_an_extended_run_goes_on_under_the_longer_schedule(tiny_experiment, tmp_
     assert load_json(Experiment, run / "config-until-step-4.json").train.steps == 4
 
     train(long, run)  # it stays ended
-    said = capsys.readouterr().out
-    assert "going on after step 7; all steps are done, a larger train.steps would go on" in said
-    assert "extended" not in said
+    stated = capsys.readouterr().out
+    assert "going on after step 7; all steps are done, a larger train.steps would go on" in stated
+    assert "extended" not in stated
 
 
 @pytest.mark.slow
@@ -240,9 +240,9 @@ def test_under_a_constant_rate_an_extended_run_is_the_longer_one(tiny_experiment
     shutil.rmtree(tmp_path / "extended" / "checkpoints" / "3")  # as if it had been killed
     capsys.readouterr()
     train(long, tmp_path / "extended")
-    said = capsys.readouterr().out.replace("\n", "")
-    assert "going on after step 2" in said
-    assert "extended from 3 to 4 steps: the learning rate is constant, so it ends with the weights of" in said
+    stated = capsys.readouterr().out.replace("\n", "")
+    assert "going on after step 2" in stated
+    assert "extended from 3 to 4 steps: the learning rate is constant, so it ends with the weights of" in stated
     assert_equal(*(restored(long, tmp_path / name) for name in ("whole", "extended")))
 
 
@@ -288,11 +288,11 @@ def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_b
         patch.setattr(loop.jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
         progress = train(experiment, tmp_path / "run")
     records = read_records(tmp_path / "run")
-    found = [(n, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]
+    actual = [(n, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]
     better = max if best_by == "miou" else min
-    expected = [n for i, (n, value) in enumerate(found) if all(better(value, v) != v for _, v in found[:i])]
+    expected = [n for i, (n, value) in enumerate(actual) if all(better(value, v) != v for _, v in actual[:i])]
     assert saved == expected
-    assert abs(progress.best) == pytest.approx(better(value for _, value in found))
+    assert abs(progress.best) == pytest.approx(better(value for _, value in actual))
 
 
 def test_epochs_and_parts_of_them_become_steps(tiny_experiment):

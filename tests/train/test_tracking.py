@@ -31,12 +31,12 @@ def validation(miou_of: int = 0, size=(30, 40)) -> Validation:
 def events(folder):
     """Those that TensorBoard reads: length, its checksum, the event, its checksum."""
     (path,) = folder.glob("events.*")
-    data, found = path.read_bytes(), []
+    data, actual = path.read_bytes(), []
     while data:
         length = int.from_bytes(data[:8], "little")
-        found.append(Event.FromString(data[12 : 12 + length]))
+        actual.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    return found
+    return actual
 
 
 def test_every_validation_leaves_figures_and_images(tiny_experiment, tmp_path):
@@ -75,11 +75,11 @@ def test_truth_and_prediction_lie_beside_the_image():
 def test_many_classes_are_drawn(tiny_experiment, tmp_path):
     names = tuple(f"$\\frac{{{i}$" for i in range(150))  # no formulas
     truth = np.random.default_rng(0).integers(0, 150, (1, 50, 50), np.uint8)
-    found = Validation(
+    actual = Validation(
         scores(confusion_matrix(truth, truth, 150), names, 1), 0.1, np.zeros((1, 50, 50, 3), np.uint8), truth, truth
     )
     with Tracker(tmp_path, 0, 0, tiny_experiment, Classes(names, default_palette(150))) as track:
-        track.validate(1, found)
+        track.validate(1, actual)
     with Image.open(tmp_path / "curves.png") as curves:
         assert curves.height > 3000
 

@@ -164,10 +164,10 @@ def test_the_average_of_weights_is_what_is_evaluated(tiny_experiment):
         now = to_arrays(eval_model(graph, state._replace(ema=None)))
         keep = min(0.9, (1 + number) / (10 + number))
         expected = {name: keep * expected[name] + (1 - keep) * now[name] for name in now}
-    found = to_arrays(eval_model(graph, state))
-    for name in found:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
-        assert not np.array_equal(found[name], now[name]), name
+    actual = to_arrays(eval_model(graph, state))
+    for name in actual:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-6)
+        assert not np.array_equal(actual[name], now[name]), name
 
 
 @pytest.mark.slow
@@ -222,13 +222,13 @@ def test_evaluation_step_leaves_void_out(tiny_experiment):
     graph, state = init_state(tiny_experiment, shardings)
     dataset = open_dataset(tiny_experiment.data.root, "folder", "val")
     (batch,) = eval_batches(dataset, PreprocessConfig(size=(48, 48)), 8, DataConfig())
-    found = make_eval_step(tiny_experiment, graph, shardings)(state, put(batch, shardings))
-    confusion = np.asarray(found["confusion"])
+    actual = make_eval_step(tiny_experiment, graph, shardings)(state, put(batch, shardings))
+    confusion = np.asarray(actual["confusion"])
     truth = np.bincount(batch["mask"][batch["mask"] != IGNORE], minlength=5)
     np.testing.assert_array_equal(confusion.sum(1), truth)
-    assert int(found["pixels"]) == truth.sum()
+    assert int(actual["pixels"]) == truth.sum()
     logits = eval_model(graph, state)(normalize(jnp.asarray(batch["image"]) / 255, tiny_experiment.preprocess))
-    assert found["loss"] / found["pixels"] == pytest.approx(
+    assert actual["loss"] / actual["pixels"] == pytest.approx(
         float(cross_entropy(logits, jnp.asarray(batch["mask"], jnp.int32), LossConfig())), rel=1e-5
     )
     assert 0 <= scores(confusion, dataset.classes.names, 5).miou <= 1

@@ -118,11 +118,11 @@ def test_the_encoder_alone_goes_into_any_model_and_comes_out_of_it(tiny_config, 
     for name, array in to_arrays(model).items():
         assert np.array_equal(array, source[name]) if name.startswith("encoder.") else not array.any(), name
     assert left == [name for name in to_arrays(model) if not name.startswith("encoder.")]
-    said = describe_init(start, left)
-    theirs = Counter(name.split(".")[0] for name in source)
-    assert said.startswith(f"starting from the encoder of {tiny_package}, whose aspp ({theirs['aspp']} tensors)")
-    assert f"aux_head ({theirs['aux_head']} tensors)" in said
-    assert f"; at random: aspp ({sum(name.startswith('aspp.') for name in left)} tensors)" in said
+    stated = describe_init(start, left)
+    counts = Counter(name.split(".")[0] for name in source)
+    assert stated.startswith(f"starting from the encoder of {tiny_package}, whose aspp ({counts['aspp']} tensors)")
+    assert f"aux_head ({counts['aux_head']} tensors)" in stated
+    assert f"; at random: aspp ({sum(name.startswith('aspp.') for name in left)} tensors)" in stated
     assert init_warnings(start, config, PreprocessConfig()) == []
 
     classes = Classes(tuple("abcdefghi")[: config.num_classes], default_palette(config.num_classes))
@@ -172,9 +172,9 @@ def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, c
         assert np.array_equal(array, (untouched if name in left else source)[name]), name
 
     train(config, tmp_path / "run")
-    said = capsys.readouterr().out.replace("\n", "")
-    assert f"starting from the weights of {tiny_package}" in said
-    assert "not its" in said
-    assert "warning" not in said
+    stated = capsys.readouterr().out.replace("\n", "")
+    assert f"starting from the weights of {tiny_package}" in stated
+    assert "not its" in stated
+    assert "warning" not in stated
     trained = to_arrays(jax_backend.load_model(tmp_path / "run" / "package"))
     assert not np.array_equal(trained["aux_head.hidden.conv.kernel"], begun["aux_head.hidden.conv.kernel"])

@@ -30,10 +30,10 @@ def name_layers(graph: ir.Graph, model: DeepLab) -> None:
             paths[fingerprint(module.scale, module.bias, module.mean, module.var)].append(path)
     for node in (*nodes(graph, "Conv"), *nodes(graph, "BatchNormalization")):
         arrays = [constant(value) for value in node.inputs[1:]]
-        found = paths[fingerprint(*arrays[: 1 if node.op_type == "Conv" else 4])]
-        if not found:
+        result = paths[fingerprint(*arrays[: 1 if node.op_type == "Conv" else 4])]
+        if not result:
             raise GraphError(node, "holds weights that are not the model's")
-        node.name = found.pop(0)
+        node.name = result.pop(0)
     absent = [path for left in paths.values() for path in left]
     if absent:
         raise InputError(f"the traced graph lacks {', '.join(absent)}")

@@ -143,8 +143,8 @@ def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int,
     session = open_session(graph)
     worst = 0.0
     for batch in batches:
-        found = run(session, images[:batch])
-        difference = float(np.abs(found - expected[:batch]).max()) / largest
+        result = run(session, images[:batch])
+        difference = float(np.abs(result - expected[:batch]).max()) / largest
         if not difference <= TOLERANCE:
             layer = first_difference(model, graph, images[:1], TOLERANCE)
             raise InputError(

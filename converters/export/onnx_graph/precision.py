@@ -127,13 +127,13 @@ def to_int8(
 def depthwise_weights(graph: onnx.ModelProto) -> list[str]:
     """The weights of the convolutions in which every output channel sees one input channel, its own."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
-    found = []
+    result = []
     for node in graph.graph.node:
         if node.op_type == "Conv":
             groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
             if shapes[node.input[1]][:2] == (groups, 1):
-                found.append(node.input[1])
-    return found
+                result.append(node.input[1])
+    return result
 
 
 class Calibration(quantization.CalibrationDataReader):

@@ -16,8 +16,8 @@ def parts_of(graph: Any) -> list[str]:
 
     Nodes that are named after the input belong to none.
     """
-    found = [match[0] for node in graph.graph.node if (match := PART.match(node.name))]
-    return [part for part in dict.fromkeys(found) if part not in ("classifier", "images")]
+    result = [match[0] for node in graph.graph.node if (match := PART.match(node.name))]
+    return [part for part in dict.fromkeys(result) if part not in ("classifier", "images")]
 
 
 def worst_first(graph: Any, quantize: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:

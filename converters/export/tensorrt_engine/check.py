@@ -59,10 +59,10 @@ def check_graph(model: onnx.ModelProto, where: object) -> Shape:
     Raises:
         InputError: that names the file (`where`) and the first faults, where TensorRT would not take the graph.
     """
-    found = faults(model)
-    if found:
-        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        raise InputError(f"TensorRT cannot take {where}: {'; '.join(found[:3])}{more}")
+    result = faults(model)
+    if result:
+        more = f"; and {len(result) - 3} more" if len(result) > 3 else ""
+        raise InputError(f"TensorRT cannot take {where}: {'; '.join(result[:3])}{more}")
     return shape_of(model.graph.input[0])
 
 
@@ -76,11 +76,11 @@ def faults(model: onnx.ModelProto) -> list[str]:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         return [f"types or shapes do not fit together: {first_line(error)}"]
-    found = [*port_faults("input", model.graph.input), *port_faults("output", model.graph.output)]
+    result = [*port_faults("input", model.graph.input), *port_faults("output", model.graph.output)]
     tensors = survey(model.graph)
     for node in model.graph.node:
-        found += [f"{node.op_type} {node.name or node.output[0]}: {fault}" for fault in node_faults(node, tensors)]
-    return found
+        result += [f"{node.op_type} {node.name or node.output[0]}: {fault}" for fault in node_faults(node, tensors)]
+    return result
 
 
 def precision(model: onnx.ModelProto) -> str:

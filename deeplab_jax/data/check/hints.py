@@ -74,16 +74,16 @@ def two_colors(splits: Sequence[Checked], format: str) -> list[str]:
 
 
 def shares(checked: Checked) -> list[str]:
-    found, hints = checked.statistics, []
-    names, labeled = found.classes.names, found.pixels.sum()
-    missing = [names[i] for i in np.flatnonzero(found.pixels == 0)]
+    result, hints = checked.statistics, []
+    names, labeled = result.classes.names, result.pixels.sum()
+    missing = [names[i] for i in np.flatnonzero(result.pixels == 0)]
     if missing and labeled and not binary(checked):
         more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
         hints.append(f"never seen: {', '.join(missing[:8])}{more}")
-    if found.void > labeled:
-        hints.append(f"{100 * found.void / (labeled + found.void):.0f} % of all pixels are void")
-    if found.pixels.max() > 0.98 * labeled and np.count_nonzero(found.pixels) > 1 and not binary(checked):
-        name, share = names[int(found.pixels.argmax())], 100 * found.pixels.max() / labeled
+    if result.void > labeled:
+        hints.append(f"{100 * result.void / (labeled + result.void):.0f} % of all pixels are void")
+    if result.pixels.max() > 0.98 * labeled and np.count_nonzero(result.pixels) > 1 and not binary(checked):
+        name, share = names[int(result.pixels.argmax())], 100 * result.pixels.max() / labeled
         hints.append(f"{share:.1f} % of labeled pixels are {name}; see the suggested class weights, or Dice loss")
     return hints
 
@@ -114,19 +114,19 @@ def palettes(splits: Sequence[Checked], format: str) -> list[str]:
     fix = "values count, not colors, so write all masks with one palette"
     colors: dict[int, dict[Color, str]] = {}
     for checked in splits:
-        for value, found in checked.colors.items():
-            colors[value] = found | colors.get(value, {})
+        for value, result in checked.colors.items():
+            colors[value] = result | colors.get(value, {})
     hints = []
-    for value, found in sorted(colors.items()):
-        (color, mask), *others = found.items()
+    for value, result in sorted(colors.items()):
+        (color, mask), *others = result.items()
         if others:
             hints.append(f"value {value} is {color} in the palette of {mask}, but {others[0][0]} in {others[0][1]}")
     if not hints and format == "voc":
         usual = default_palette(IGNORE + 1)
         hints = [
             f"value {value} is {color} in the palette of {mask}, but {usual[value]} in PASCAL VOC's"
-            for value, found in sorted(colors.items())
-            for color, mask in found.items()
+            for value, result in sorted(colors.items())
+            for color, mask in result.items()
             if color != usual[value]
         ]
     more = ", and other values likewise" if len(hints) > 1 else ""

@@ -12,7 +12,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check.report import Report
 from deeplab_jax.data.check.split import SHOWN, Checked
 from deeplab_jax.data.dataset import Sample
-from deeplab_jax.image.draw import plain_text, tint
+from deeplab_jax.image.draw import overlay, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def draw_samples(axes: np.ndarray, checked: Checked) -> None:
 
 def under_mask(sample: Sample, classes: Classes) -> np.ndarray:
     """(h, w, 3) uint8 RGB; void pixels are nearly white."""
-    image = tint(sample.image, sample.mask, classes)
+    image = overlay(sample.image, sample.mask, classes)
     void = sample.mask == IGNORE
     image[void] = (0.3 * image[void] + 178).astype(np.uint8)
     return image

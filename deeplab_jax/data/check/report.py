@@ -24,8 +24,8 @@ class Report:
 
     @property
     def all_faults(self) -> list[str]:
-        found = self.faults + [fault for checked in self.splits for fault in checked.faults]
-        return list(dict.fromkeys(found))  # splits that are drawn from one folder share its faults
+        result = self.faults + [fault for checked in self.splits for fault in checked.faults]
+        return list(dict.fromkeys(result))  # splits that are drawn from one folder share its faults
 
     @property
     def comparable(self) -> bool:
@@ -62,12 +62,12 @@ def check(
 
 def find_splits(root: Path, format: str, needed: Sequence[str]) -> tuple[dict[str, Dataset], list[str]]:
     """The splits that there are, and what is wrong with the others; a test split may be absent."""
-    found: dict[str, Dataset] = {}
+    result: dict[str, Dataset] = {}
     absent: dict[str, list[str]] = {}  # message -> splits
     broken: dict[str, list[str]] = {}
     for split in dict.fromkeys((*needed, "test")):
         try:
-            found[split] = find_dataset(root, format, split)
+            result[split] = find_dataset(root, format, split)
         except InputError as error:
             if str(error) != error_of_no_split(root, format, split):
                 broken.setdefault(str(error), []).append(split)
@@ -75,7 +75,7 @@ def find_splits(root: Path, format: str, needed: Sequence[str]) -> tuple[dict[st
                 absent.setdefault(str(error), []).append(split)
     faults = [f"no {' and no '.join(splits)} split: {message}" for message, splits in (absent | broken).items()]
     # If there is none at all, the place or the format is wrong, and the first message says so.
-    return found, faults if found or broken else faults[:1]
+    return result, faults if result or broken else faults[:1]
 
 
 def error_of_no_split(root: Path, format: str, split: str) -> str:
@@ -99,11 +99,11 @@ def same_classes(splits: Sequence[Checked]) -> list[str]:
 
 def useless(checked: Checked, train: str) -> list[str]:
     """Nothing can be learnt from one class, and nothing measured without any."""
-    found = checked.statistics
-    labeled = np.flatnonzero(found.pixels)
-    if not found.images or len(labeled) > (1 if checked.split == train else 0):
+    result = checked.statistics
+    labeled = np.flatnonzero(result.pixels)
+    if not result.images or len(labeled) > (1 if checked.split == train else 0):
         return []
-    what = f"{found.classes.names[labeled[0]]} is all that is labeled" if len(labeled) else "every pixel is void"
+    what = f"{result.classes.names[labeled[0]]} is all that is labeled" if len(labeled) else "every pixel is void"
     return [
         f"{checked.split}: {what}, so nothing can be learnt or measured; write the ids of the classes into the masks"
     ]

@@ -82,7 +82,7 @@ class Checked:
 def check_split(split: str, dataset: Dataset, threads: int, progress: Callable[[str, int, int], None]) -> Checked:
     """Reads every sample."""
     checked = Checked(split, len(dataset), Statistics(dataset.classes), meanings(dataset), dataset.notes)
-    for index, looked in enumerate(in_order(lambda index: look(dataset, index), len(dataset), threads)):
+    for index, looked in enumerate(in_order(lambda index: inspect(dataset, index), len(dataset), threads)):
         checked.add(index, looked, str(dataset.examples[index].source) if isinstance(dataset, Files) else "")
         progress(split, index + 1, len(dataset))
     if isinstance(dataset, Files):
@@ -99,7 +99,7 @@ def meanings(dataset: Dataset) -> Mapping[int, int]:
     return {}
 
 
-def look(dataset: Dataset, index: int) -> Looked:
+def inspect(dataset: Dataset, index: int) -> Looked:
     """Reads a sample, and of its files what the sample does not hold."""
     example = dataset.examples[index] if isinstance(dataset, Files) else None
     sample, fault, digests = None, "", (b"", b"")

@@ -66,9 +66,9 @@ def open(root: Path, split: str) -> Files:
     strays = unlisted(examples, layout)
     if not layout.has_splits:
         examples = draw_split(examples, root, split)
-    found = [fault for example in examples for fault in faults(example)]
-    found += [(f"images are not in {layout.path.name}", path.name) for path in strays]
-    return Files(classes, examples, read_mask, notes=tally(found))
+    result = [fault for example in examples for fault in faults(example)]
+    result += [(f"images are not in {layout.path.name}", path.name) for path in strays]
+    return Files(classes, examples, read_mask, notes=tally(result))
 
 
 def find_layout(root: Path, split: str) -> Layout:
@@ -106,12 +106,12 @@ def find_json(paths: list[Path], split: str) -> Path:
     """`instances_val.json`, or else the only one such as `instances_val2017.json`; but not `instances_valley.json`."""
     name = f"instances_({'|'.join(map(re.escape, names_of(split)))})"
     for ending in ("", "[^a-z].*"):
-        found = [path for path in paths if re.fullmatch(name + ending, path.stem)]
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise InputError(f"{found[0].parent} holds more than one file of the split {split!r}: {names}; keep one")
-        if found:
-            return found[0]
+        result = [path for path in paths if re.fullmatch(name + ending, path.stem)]
+        if len(result) > 1:
+            names = ", ".join(path.name for path in result)
+            raise InputError(f"{result[0].parent} holds more than one file of the split {split!r}: {names}; keep one")
+        if result:
+            return result[0]
     others = ", ".join(path.name for path in paths)
     raise InputError(f"{paths[0].parent / f'instances_{split}.json'} is missing; there is {others}")
 
@@ -160,9 +160,9 @@ def read_categories(document: Any, path: Path) -> tuple[dict[int, Category], set
     return categories, {take(record, "category_id", int, f"{path}: annotations[{i}]") for i, record in annotations}
 
 
-def check_alike(path: Path, ours: dict[int, Category], other: Path, theirs: dict[int, Category]) -> None:
-    for id in sorted(ours | theirs):
-        here, there = (reprlib.repr(found[id].name) if id in found else "missing" for found in (ours, theirs))
+def check_alike(path: Path, own: dict[int, Category], other: Path, others: dict[int, Category]) -> None:
+    for id in sorted(own | others):
+        here, there = (reprlib.repr(each[id].name) if id in each else "missing" for each in (own, others))
         if here != there:
             raise InputError(
                 f"category {id} is {here} in {path}, but {there} in {other}; give all splits the same categories"
@@ -211,5 +211,5 @@ def unlisted(examples: list[Example], layout: Layout) -> list[Path]:
 
 def find_images(layout: Layout, names: Iterable[Path]) -> Path:
     """The first folder that holds one of the images, or the likeliest if none does."""
-    found = (folder for folder in layout.folders if folder.is_dir() and any((folder / n).is_file() for n in names))
-    return next(found, layout.folders[0])
+    result = (folder for folder in layout.folders if folder.is_dir() and any((folder / n).is_file() for n in names))
+    return next(result, layout.folders[0])

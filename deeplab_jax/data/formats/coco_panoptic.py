@@ -67,28 +67,28 @@ def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
 def find_json(paths: list[Path], split: str) -> Path:
     """`panoptic_val.json`, or else the only one such as `panoptic_val2017.json`; `panoptic_validation.json` is not."""
     for ending in ("", "[^a-z].*"):
-        found = [path for path in paths if re.fullmatch(re.escape(f"panoptic_{split}") + ending, path.stem)]
-        if len(found) > 1:
-            raise InputError(f"{found[0]} and {found[1].name} are both of the split {split!r}; keep one of them")
-        if found:
-            return found[0]
+        result = [path for path in paths if re.fullmatch(re.escape(f"panoptic_{split}") + ending, path.stem)]
+        if len(result) > 1:
+            raise InputError(f"{result[0]} and {result[1].name} are both of the split {split!r}; keep one of them")
+        if result:
+            return result[0]
     others = ", ".join(path.name for path in paths)
     raise InputError(f"{paths[0].parent / f'panoptic_{split}.json'} is missing; there is {others}")
 
 
 def find_lone_json(root: Path) -> Path:
-    found = sorted(path for path in root.glob("*.json") if path.with_suffix("").is_dir())
-    if not found:
+    result = sorted(path for path in root.glob("*.json") if path.with_suffix("").is_dir())
+    if not result:
         raise InputError(
             f"{root / 'annotations'} holds no panoptic_SPLIT.json, and {root} no JSON file beside a folder of its name"
             "; --data.root must be the folder that holds annotations"
         )
-    if len(found) > 1:
+    if len(result) > 1:
         raise InputError(
-            f"{found[0]} and {found[1].name} both have a folder of their name; put them into {root / 'annotations'} as "
-            "panoptic_train.json and panoptic_val.json"
+            f"{result[0]} and {result[1].name} both have a folder of their name; put them into {root / 'annotations'} "
+            "as panoptic_train.json and panoptic_val.json"
         )
-    return found[0]
+    return result[0]
 
 
 def read_categories(document: Any, path: Path) -> tuple[Classes, dict[int, int]]:
@@ -150,12 +150,12 @@ def read_label(segment: Any, ids: dict[int, int], where: str) -> int:
 
 def by_id(record: Any, key: str, where: str) -> dict[int, dict]:
     """The objects of a list by their ids. Raises InputError where one has none, or that of another."""
-    found: dict[int, dict] = {}
+    result: dict[int, dict] = {}
     for number, item in enumerate(take(record, key, list, where)):
         id = take(item, "id", int, f"{where}: {key}[{number}]")
-        check(id not in found, f"{where}: {key}[{number}] has the id {id} of an earlier one; each needs its own")
-        found[id] = item
-    return found
+        check(id not in result, f"{where}: {key}[{number}] has the id {id} of an earlier one; each needs its own")
+        result[id] = item
+    return result
 
 
 def file_name(record: Any, where: str) -> Path:

@@ -45,13 +45,13 @@ def open(root: Path, split: str) -> Files:
     for name in (f"{split}2017", split):
         for images in (root / "images" / name, root / name):
             folders += [(images, root / "annotations" / name), (images, root / "stuffthingmaps" / name)]
-    found = next((pair for pair in folders if all(folder.is_dir() for folder in pair)), None)
-    if not found:
+    result = next((pair for pair in folders if all(folder.is_dir() for folder in pair)), None)
+    if not result:
         raise InputError(
             f"{root} lacks images or masks of the split {split!r}; it must hold images/{split}2017 with "
             f"annotations/{split}2017 or stuffthingmaps/{split}2017, or {split}_img with {split}_label"
         )
-    examples, unpaired = pair_by_stem(*found)
+    examples, unpaired = pair_by_stem(*result)
     # Other programs leave converted masks beside the published ones.
     unpaired = [mask for mask in unpaired if not mask.stem.endswith("_labelTrainIds")]
     return Files(Classes(CLASSES, default_palette(len(CLASSES))), examples, IdMasks(len(CLASSES), RELABEL), unpaired)

@@ -34,7 +34,7 @@ def open(root: Path, split: str) -> Files:
         raise InputError(f"{images / split} does not exist or is no folder")
     elif path := find_list(root, split):
         examples = listed(path, images, masks)
-    elif lists := [found.name for other in SPLITS if (found := find_list(root, other))]:
+    elif lists := [result.name for other in SPLITS if (result := find_list(root, other))]:
         raise InputError(f"{root / split}.txt is missing; there is {', '.join(lists)}")
     else:
         examples, unpaired = pair_by_stem(images, masks)
@@ -44,7 +44,7 @@ def open(root: Path, split: str) -> Files:
 
 def listed(path: Path, images: Path, masks: Path) -> list[Example]:
     """The images that a list names, with or without suffix. Raises InputError that names the list and a line."""
-    files, found = images_by_stem(images), masks_by_stem(masks)
+    files, result = images_by_stem(images), masks_by_stem(masks)
     stems: list[str] = []
     for line in read_list(path):
         name = Path(line)
@@ -53,7 +53,7 @@ def listed(path: Path, images: Path, masks: Path) -> list[Example]:
         check(one, f"{path}: a line must name one image, not {line!r}")
         stems.append(stem)
     check_once(stems, path)
-    return [Example(files.get(stem, images / stem), found.get(stem, masks / f"{stem}.png")) for stem in stems]
+    return [Example(files.get(stem, images / stem), result.get(stem, masks / f"{stem}.png")) for stem in stems]
 
 
 def read_classes(path: Path) -> tuple[Classes, dict[Color, int]]:
@@ -63,18 +63,18 @@ def read_classes(path: Path) -> tuple[Classes, dict[Color, int]]:
         InputError: where there is no such file, no name, a name or a color twice, or a color for some only.
     """
     lines = _read_classes(path)
-    found = [match for line in lines if (match := re.fullmatch(r"(.*\S)\s+(\d+)[\s,]+(\d+)[\s,]+(\d+)", line))]
-    if not found:
+    result = [match for line in lines if (match := re.fullmatch(r"(.*\S)\s+(\d+)[\s,]+(\d+)[\s,]+(\d+)", line))]
+    if not result:
         plain = read_class_names(path)
         return Classes(plain, default_palette(len(plain))), {}
-    if len(found) != len(lines):
+    if len(result) != len(lines):
         raise InputError(
-            f"{path} gives colors to {len(found)} of its {len(lines)} lines; give every class one, or none"
+            f"{path} gives colors to {len(result)} of its {len(lines)} lines; give every class one, or none"
         )
     table: dict[Color, int] = {}
     names: list[str] = []
     palette: list[Color] = []
-    for name, *channels in (match.groups() for match in found):
+    for name, *channels in (match.groups() for match in result):
         red, green, blue = map(int, channels)
         if max(red, green, blue) > 255:
             raise InputError(f"{path}: the color of {name!r} must hold values from 0 to 255")

@@ -58,9 +58,9 @@ class FigureMasks:
     def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
         where = str(example.source)
         document = read_json(example.source)
-        said = take(document, "size", dict, where)
-        said = (take(said, "height", int, f"{where}: size"), take(said, "width", int, f"{where}: size"))
-        check_size(said, size, example.source, example.image)
+        stated = take(document, "size", dict, where)
+        stated = (take(stated, "height", int, f"{where}: size"), take(stated, "width", int, f"{where}: size"))
+        check_size(stated, size, example.source, example.image)
         ids = np.zeros(size, np.uint8)
         for figure, shape, label, place in self.figures(document, where):
             draw_figure(ids, figure, shape, label, place)
@@ -100,15 +100,15 @@ def open(root: Path, split: str, roles: Roles = Roles()) -> Files:
     examples = [example for folder in folders for example in pair(folder)]
     annotated = {example.source for example in examples}
     files = [path for folder in folders for path in sorted((folder / "ann").glob("[!.]*.json"))]
-    found = []
+    result = []
     splits = [folder for name in SPLITS if (folder := find_split(root, name)) and within(every, folder)]
     if own:
         named = [*own, *(folder for parent in splits for folder in within(every, parent))]
-        found = [("data sets are no split and left out", str(f.relative_to(root))) for f in every if f not in named]
+        result = [("data sets are no split and left out", str(f.relative_to(root))) for f in every if f not in named]
     else:
         examples = choose(examples, [folder.name for folder in splits], root, split)
-    found += [figure for example in examples for figure in read_mask.left_out(example)]
-    return Files(classes, examples, read_mask, [path for path in files if path not in annotated], tally(found))
+    result += [figure for example in examples for figure in read_mask.left_out(example)]
+    return Files(classes, examples, read_mask, [path for path in files if path not in annotated], tally(result))
 
 
 def within(folders: list[Path], parent: Path | None) -> list[Path]:
@@ -128,12 +128,12 @@ def choose(examples: list[Example], others: list[str], root: Path, split: str) -
         InputError: where there are only tags of other splits, or other splits, which are data sets.
     """
     tags = [read_tags(example.source) for example in examples]
-    if chosen := [example for example, found in zip(examples, tags, strict=True) if found & {*names_of(split)}]:
+    if chosen := [example for example, result in zip(examples, tags, strict=True) if result & {*names_of(split)}]:
         return chosen
-    found = sorted(set().union(*tags))
-    of_splits = any(name in found for other in SPLITS for name in names_of(other))
-    if found and (of_splits or (split not in SPLITS and not others)):
-        names = ", ".join(map(reprlib.repr, found))
+    result = sorted(set().union(*tags))
+    of_splits = any(name in result for other in SPLITS for name in names_of(other))
+    if result and (of_splits or (split not in SPLITS and not others)):
+        names = ", ".join(map(reprlib.repr, result))
         raise InputError(f"{root} has neither a data set nor an image tag {split!r}; its images are tagged {names}")
     if others:
         raise InputError(f"{root / split} does not exist or is no folder; there is {', '.join(others)}")

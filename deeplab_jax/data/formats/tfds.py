@@ -210,10 +210,10 @@ def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
     tfds = _import_tfds()
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     splits = list(builder.info.splits)
-    found = split if "val" in splits else re.sub(r"\bval\b", "validation", split)
+    result = split if "val" in splits else re.sub(r"\bval\b", "validation", split)
     try:
-        source = builder.as_data_source(found, deserialize_method=raw, file_format="array_record")
-        shards = [shard.filename for shard in builder.info.splits[found].file_instructions]
+        source = builder.as_data_source(result, deserialize_method=raw, file_format="array_record")
+        shards = [shard.filename for shard in builder.info.splits[result].file_instructions]
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{builder.data_dir} has no split {split!r}, but {', '.join(splits)} and slices such as train[:80%] "
@@ -223,7 +223,7 @@ def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
         if not Path(shard).is_file():
             raise InputError(f"{shard} is missing; copy it there, or prepare the builder anew")
     features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-    return Records(source, features, f"split {found!r} in {builder.data_dir}")
+    return Records(source, features, f"split {result!r} in {builder.data_dir}")
 
 
 def find_masks(folder: Path, key: str, feature: Any) -> Masks:
@@ -253,17 +253,17 @@ def gaps(values: Sequence[int]) -> tuple[str, ...]:
 def values_of(folder: Path, key: str) -> tuple[int, ...]:
     """All that any mask of a builder holds, except IGNORE. Raises InputError where they cannot be those of classes."""
     records = open_records(_import_tfds().builder_from_directory(str(folder)), "all", (key,))
-    found: set[int] = set()
+    result: set[int] = set()
     for index in range(len(records)):
         values = decode_mask(records[index][key], f"the mask of example {index} of {records.place}", in_red=False)
-        found |= set(np.unique(values).tolist())
-    largest = max(found - {IGNORE}, default=0)
+        result |= set(np.unique(values).tolist())
+    largest = max(result - {IGNORE}, default=0)
     if not 0 < largest < IGNORE:
         raise InputError(
             f"the masks {key} in {folder} hold values up to {largest}, besides {IGNORE} for void, which are no "
             "class ids; prepare the builder anew with ids in its masks"
         )
-    return tuple(sorted(found - {IGNORE}))
+    return tuple(sorted(result - {IGNORE}))
 
 
 def decode_image(data: bytes, place: str) -> np.ndarray:
@@ -299,9 +299,9 @@ def _is_mask(feature: Any) -> bool:
 
 def _versions(folder: Path) -> list[str]:
     """The names of the prepared versions in a folder, the newest last."""
-    found = [path.parent.name for path in folder.glob(f"*/{FEATURES}")]
-    found = [name for name in found if re.fullmatch(r"\d+\.\d+\.\d+", name)]
-    return sorted(found, key=lambda name: [int(part) for part in name.split(".")])
+    result = [path.parent.name for path in folder.glob(f"*/{FEATURES}")]
+    result = [name for name in result if re.fullmatch(r"\d+\.\d+\.\d+", name)]
+    return sorted(result, key=lambda name: [int(part) for part in name.split(".")])
 
 
 def _import_tfds() -> Any:

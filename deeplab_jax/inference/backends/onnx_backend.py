@@ -34,13 +34,13 @@ def load(
     check_onnx_file(path, (package.max_batch, package.preprocess.channels, *package.preprocess.size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    told = device is not None or providers is not None  # else ONNX Runtime may turn to the CPU where the GPU fails
+    message = device is not None or providers is not None  # else ONNX Runtime may turn to the CPU where the GPU fails
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=chosen, enable_fallback=int(not told))
+        session = onnxruntime.InferenceSession(path, options, providers=chosen, enable_fallback=int(not message))
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
     unused = [name for name in names if name not in session.get_providers()]
-    check(not (told and unused), f"{path} cannot be run by {', '.join(unused)}: ONNX Runtime could not start it")
+    check(not (message and unused), f"{path} cannot be run by {', '.join(unused)}: ONNX Runtime could not start it")
     kind, static_batch = check_signature(package, session)
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 

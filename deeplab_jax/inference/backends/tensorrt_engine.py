@@ -36,8 +36,8 @@ class Log(trt.ILogger):
 
     def take(self) -> str:
         """What has gone wrong since the last call, in one line."""
-        said, self._errors = self._errors, []
-        return "; ".join(said[:3]) or "TensorRT gives no reason"
+        stated, self._errors = self._errors, []
+        return "; ".join(stated[:3]) or "TensorRT gives no reason"
 
 
 class Engine:

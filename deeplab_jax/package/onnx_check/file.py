@@ -75,10 +75,10 @@ def check_onnx_file(path: Path, input_shape: Shape) -> None:
 class Message:
     """The fields of a message that are looked for, by number and wire type as Protocol Buffers knows them."""
 
-    found: dict[tuple[int, int], list[Any]]
+    result: dict[tuple[int, int], list[Any]]
 
     def many(self, number: int, wire: Wire = Wire.BYTES) -> list[Any]:
-        return self.found.get((number, wire), [])
+        return self.result.get((number, wire), [])
 
     def one(self, number: int, wire: Wire = Wire.BYTES) -> Any:
         """None where there is none."""
@@ -120,12 +120,12 @@ class Reader:
     external_sizes: dict[str, int] = field(default_factory=dict)
 
     def read(self, data: memoryview) -> Message:
-        found = defaultdict(list)
+        result = defaultdict(list)
         for number, wire, value in fields(data):
             if next(self.fields_left, None) is None:
                 raise Malformed(f"it has more than {MOST_FIELDS} fields")
-            found[number, wire].append(value)
-        return Message(found)
+            result[number, wire].append(value)
+        return Message(result)
 
     def check_model(self, data: memoryview, input_shape: Shape) -> None:
         model = self.read(data)

@@ -106,10 +106,10 @@ def slices(node: Node, inputs: Sequence[Any]) -> list[slice]:
     starts, ends = (required(argument(node, inputs, *place)) for place in ((1, "starts"), (2, "ends")))
     axes = argument(node, inputs, 3, "axes") or list(range(len(starts)))
     steps = argument(node, inputs, 4, "steps") or [1] * len(starts)
-    found = [slice(None)] * len(shape)
+    result = [slice(None)] * len(shape)
     for start, end, at, step in zip(starts, ends, axes, steps, strict=True):
-        found[axis(at, len(shape))] = slice(start, end, step)
-    return found
+        result[axis(at, len(shape))] = slice(start, end, step)
+    return result
 
 
 def slice_shape(node: Node, inputs: Sequence[Any]) -> list[Shape]:

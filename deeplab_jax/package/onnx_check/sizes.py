@@ -65,18 +65,18 @@ def results_of(node: Node, inputs: list[Tensor | None]) -> tuple[list[Tensor], i
     if node.op not in RULES:
         raise Malformed(f"the node {node.name!r} has the operator {node.op!r}, which is none of those that may run")
     try:
-        found = RULES[node.op](node, inputs)
-        value = known_value(node, inputs, found[0])
+        result = RULES[node.op](node, inputs)
+        value = known_value(node, inputs, result[0])
         kind = output_type(node, inputs)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
         raise Malformed(f"the node {node.name!r} ({node.op}) does not fit its inputs: {error}") from None
-    for shape in found:
+    for shape in result:
         if len(shape) > MOST_SIDES or any(side < (value is None) for side in shape):
             raise Malformed(f"the node {node.name!r} ({node.op}) gives the shape {shape}")
-    tensors = [Tensor(kind, shape, value if shape == found[0] else None) for shape in found]
+    tensors = [Tensor(kind, shape, value if shape == result[0] else None) for shape in result]
     tensors += tensors[:1] * (len(node.outputs) - len(tensors))
     read = max((math.prod(tensor.shape) for tensor in inputs if tensor), default=0)
-    return tensors, max(read, math.prod(found[0]) * windows.cost_each(node, inputs))
+    return tensors, max(read, math.prod(result[0]) * windows.cost_each(node, inputs))
 
 
 def rules(rule: Rule, names: str) -> dict[str, Rule]:

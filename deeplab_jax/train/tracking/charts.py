@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.classes import Classes
-from deeplab_jax.image.draw import beside_legend, plain_text, tint
+from deeplab_jax.image.draw import beside_legend, overlay, plain_text
 from deeplab_jax.train.validate import Validation
 
 if TYPE_CHECKING:
@@ -55,17 +55,17 @@ def make_curves(records: list[dict]) -> "Figure":
     return figure
 
 
-def beside_truth(found: Validation, classes: Classes) -> list[np.ndarray]:
+def beside_truth(result: Validation, classes: Classes) -> list[np.ndarray]:
     """For every image of a validation (h, w, 3) uint8 RGB: itself, the truth on it, and what is predicted."""
-    height, width = found.truth.shape[1:]
+    height, width = result.truth.shape[1:]
     scale = min(PANEL / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     rows = []
-    for image, truth, ids in zip(found.images, found.truth, found.maps, strict=True):
+    for image, truth, ids in zip(result.images, result.truth, result.maps, strict=True):
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         maps = (cv2.resize(map, size, interpolation=cv2.INTER_NEAREST_EXACT) for map in (truth, ids))
         gap = np.full((size[1], GAP, 3), 255, np.uint8)
-        panels = [small, *(tint(small, map, classes) for map in maps)]
+        panels = [small, *(overlay(small, map, classes) for map in maps)]
         rows.append(np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1))
     return rows
 

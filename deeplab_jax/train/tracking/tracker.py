@@ -68,19 +68,19 @@ class Tracker:
         if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
             self.say(f"step {step} of {self._steps}: {shown}")
 
-    def validate(self, step: int, found: Validation) -> None:
+    def validate(self, step: int, validation: Validation) -> None:
         """Figures and images of a validation; its time does not count against images/s."""
-        result = found.scores
+        result = validation.scores
         figures = {
-            "loss": found.loss,
+            "loss": validation.loss,
             "miou": result.miou,
             "mean_accuracy": result.mean_accuracy,
             "pixel_accuracy": result.pixel_accuracy,
         }
         self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
-        self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {found.loss:.4f}")
+        self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {validation.loss:.4f}")
         draw_curves(self._records, self._folder / "curves.png")
-        rows = beside_truth(found, self._classes)
+        rows = beside_truth(validation, self._classes)
         draw_predictions(rows, self._classes, self._folder / "predictions.png")
         for number, row in enumerate(rows):
             self._events.add_image(f"val/predictions/{number}", row, step, dataformats="HWC")
@@ -112,7 +112,7 @@ class NullTracker:
 
     def train(self, step: int, figures: dict[str, float]) -> None: ...
 
-    def validate(self, step: int, found: Validation) -> None: ...
+    def validate(self, step: int, validation: Validation) -> None: ...
 
 
 def read_records(folder: Path) -> list[dict]:

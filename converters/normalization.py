@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.recorded import Report, Setting, integer, show, triple
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 
 Triple = tuple[float, float, float]
 # What the keys around mean and deviation of images are called; around those of something else they seldom are.
@@ -77,7 +77,8 @@ def recorded_normalization(
         return None
     for other in result[1:]:
         says = " but ".join(f"{each.place} say {show(each.mean)} and {show(each.std)}" for each in (result[0], other))
-        check(result[0].agrees(other), f"{says}; give --mean and --std to say which is right")
+        if not result[0].agrees(other):
+            raise InputError(f"{says}; give --mean and --std to say which is right")
     used = [setting for setting in result[0].settings if setting.name not in given]
     values = " and ".join(f"{setting.name} {show(getattr(result[0], setting.name))}" for setting in used)
     order = ", blue, green and red," if result[0].bgr else ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from converters.readers.torch_pickle import plain
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 
 NAMES = {  # an argument, under the name that segmentation_models_pytorch or timm has for it -> what else it is called
     "encoder_name": ("encoder", "backbone", "backbone_name"),
@@ -79,7 +79,8 @@ def settings_in(content: Any, file: str = "") -> tuple[Setting, ...]:
     for path, value in _leaves(content, ()):
         if name := _name(path):
             result.append(Setting(name, value, path, file))
-            check(len(result) <= MAX_SETTINGS, f"records over {MAX_SETTINGS} settings; save model.state_dict() alone")
+            if not len(result) <= MAX_SETTINGS:
+                raise InputError(f"records over {MAX_SETTINGS} settings; save model.state_dict() alone")
     return tuple(result)
 
 
@@ -192,8 +193,10 @@ def decide(
         return given
     values = [(read(setting.value), setting) for setting in settings]
     for value, setting in values:
-        check(value is not None, f"{setting.says}, but must be {kind}; give {option}")
-        check(value == values[0][0], f"{values[0][1].says}, but {setting.says}; give {option} to say which is right")
+        if value is None:
+            raise InputError(f"{setting.says}, but must be {kind}; give {option}")
+        if value != values[0][0]:
+            raise InputError(f"{values[0][1].says}, but {setting.says}; give {option} to say which is right")
     if not values:
         report.assumed.append(f"{what} ({option})")
         return None

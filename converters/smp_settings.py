@@ -5,7 +5,7 @@ from typing import Any
 
 from converters import smp, timm
 from converters.recorded import Report, Setting, decide, integer, integers, show
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import ModelConfig
 
 CONFIG = "config.json"  # what `save_pretrained` writes: the arguments, and nothing else
@@ -69,7 +69,8 @@ def model_config(
     for name, value in shapes.items():
         for setting in of(name):
             says = f"{setting.says}, but the weights have {value}"
-            check(setting.file != CONFIG or setting.value == value, says)
+            if setting.file == CONFIG and setting.value != value:
+                raise InputError(says)
             report.notes += [f"not used: {says}"] if integer(setting.value) not in (None, value) else []
     report.notes += [f"not used: {setting.says} (packages take logits)" for setting in of("activation")]
     if stride is None or rates is None:

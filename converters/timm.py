@@ -8,7 +8,7 @@ import numpy as np
 
 from converters import mapping, torch_encoders
 from converters.recorded import Report, Setting, show
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, presets
 from deeplab_jax.models.state import flat_state
 
@@ -75,7 +75,8 @@ def choose_encoder(infer: Callable[[], str], settings: Collection[Setting], give
     for other in (setting for setting in settings if setting not in same):
         says = f"{other.says}, but the weights have the names and shapes of {inferred}"
         plainly = other.path[-1].lower() in ("encoder_name", "architecture", "arch") and not same
-        check(not plainly, f"{says}; if that is what they are, give --encoder {inferred}")
+        if plainly:
+            raise InputError(f"{says}; if that is what they are, give --encoder {inferred}")
         report.notes.append(f"not used: {says}")
     if same:
         report.taken.append(f"encoder from {same[0].place}")

@@ -3,17 +3,14 @@
 This file imports the standard library alone: an exported package is described with it on machines that have no JAX.
 """
 
-import dataclasses
-import json
-import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from deeplab_jax.errors import InputError, check, check_finite
+from deeplab_jax.errors import InputError, check_finite
 from deeplab_jax.model_config import ModelConfig
+from deeplab_jax.serialization import from_dict, to_dict
 
 IGNORE = 255  # mask value of pixels that have no label
 
@@ -42,13 +39,15 @@ class PreprocessConfig:
 
     def __post_init__(self):
         check_finite(self)
-        check(all(1 <= side <= 16384 for side in self.size), f"size={self.size} must be 1 to 16384 pixels a side")
-        check(all(deviation > 0 for deviation in self.std), f"std={self.std} must be positive")
-        gray = self.padding_value is None or 0 <= self.padding_value <= 255
-        check(gray, f"padding_value={self.padding_value} must be 0 to 255")
+        if not all(1 <= side <= 16384 for side in self.size):
+            raise InputError(f"size={self.size} must be 1 to 16384 pixels a side")
+        if not all(deviation > 0 for deviation in self.std):
+            raise InputError(f"std={self.std} must be positive")
+        if not (self.padding_value is None or 0 <= self.padding_value <= 255):
+            raise InputError(f"padding_value={self.padding_value} must be 0 to 255")
         left, top, right, bottom = self.static_crop or (0, 0, 100, 100)
-        inside = 0 <= left < right <= 100 and 0 <= top < bottom <= 100
-        check(inside, f"static_crop={self.static_crop} must be left, top, right and bottom, 0 to 100 percent")
+        if not (0 <= left < right <= 100 and 0 <= top < bottom <= 100):
+            raise InputError(f"static_crop={self.static_crop} must be left, top, right and bottom, 0 to 100 percent")
 
     @property
     def padding(self) -> tuple[float, float, float]:
@@ -75,8 +74,10 @@ class DataConfig:
     workers: int = 0  # processes that do so, each with its threads; 0: the one that trains
 
     def __post_init__(self):
-        check(self.workers >= 0, f"workers={self.workers} must not be negative")
-        check(self.threads >= 1, f"threads={self.threads} must be at least 1")
+        if self.workers < 0:
+            raise InputError(f"workers={self.workers} must not be negative")
+        if self.threads < 1:
+            raise InputError(f"threads={self.threads} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,17 @@ class AugmentConfig:
 
     def __post_init__(self):
         check_finite(self)
-        check(all(side >= 1 for side in self.crop), f"crop={self.crop} must be at least 1 pixel a side")
-        check(0 < self.scale[0] <= self.scale[1], f"scale={self.scale} must be (smallest, largest), above 0")
-        check(0 <= self.rotation <= 180, f"rotation={self.rotation} must be 0 to 180 degrees")
-        check(0 <= self.blur <= 20, f"blur={self.blur} must be 0 to 20 pixels")
+        if not all(side >= 1 for side in self.crop):
+            raise InputError(f"crop={self.crop} must be at least 1 pixel a side")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"scale={self.scale} must be (smallest, largest), above 0")
+        if not 0 <= self.rotation <= 180:
+            raise InputError(f"rotation={self.rotation} must be 0 to 180 degrees")
+        if not 0 <= self.blur <= 20:
+            raise InputError(f"blur={self.blur} must be 0 to 20 pixels")
         for name in ("flip", "brightness", "contrast", "saturation", "hue", "noise"):
-            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} must be 0 to 1")
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)} must be 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -124,14 +130,21 @@ class LossConfig:
     def __post_init__(self):
         check_finite(self)
         for name in ("cross_entropy", "focal", "dice", "lovasz", "auxiliary", "focal_gamma"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative")
         terms = self.cross_entropy, self.focal, self.dice, self.lovasz
-        check(any(terms), "every loss has weight 0; give one of cross_entropy, focal, dice and lovasz a weight")
-        check(all(weight >= 0 for weight in self.class_weights), "class_weights must not be negative")
-        check(not self.class_weights or any(self.class_weights), "class_weights are all 0; give one class a weight")
-        check(not (self.class_weights and self.balance), "give either class_weights or balance, not both")
-        check(0 <= self.label_smoothing < 1, f"label_smoothing={self.label_smoothing} must be 0 to below 1")
-        check(0 < self.ohem_fraction <= 1, f"ohem_fraction={self.ohem_fraction} must be above 0, to 1")
+        if not any(terms):
+            raise InputError("every loss has weight 0; give one of cross_entropy, focal, dice and lovasz a weight")
+        if not all(weight >= 0 for weight in self.class_weights):
+            raise InputError("class_weights must not be negative")
+        if self.class_weights and not any(self.class_weights):
+            raise InputError("class_weights are all 0; give one class a weight")
+        if self.class_weights and self.balance:
+            raise InputError("give either class_weights or balance, not both")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing={self.label_smoothing} must be 0 to below 1")
+        if not 0 < self.ohem_fraction <= 1:
+            raise InputError(f"ohem_fraction={self.ohem_fraction} must be above 0, to 1")
 
 
 @dataclass(frozen=True)
@@ -143,8 +156,8 @@ class InitConfig:
     mode: Literal["transfer_learning", "continue_training", "encoder"] = "transfer_learning"
 
     def __post_init__(self):
-        needed = self.package is not None or self.mode == "transfer_learning"
-        check(needed, f"mode={self.mode} needs the package whose weights to take; give init.package")
+        if self.package is None and self.mode != "transfer_learning":
+            raise InputError(f"mode={self.mode} needs the package whose weights to take; give init.package")
 
 
 @dataclass(frozen=True)
@@ -167,16 +180,18 @@ class OptimConfig:
 
     def __post_init__(self):
         check_finite(self)
-        check(self.lr > 0, f"lr={self.lr} must be positive")
+        if not self.lr > 0:
+            raise InputError(f"lr={self.lr} must be positive")
         for name in ("momentum", "ema_decay"):
-            check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)} must be 0 to below 1")
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be 0 to below 1")
         for name in ("poly_power", "warmup", "weight_decay", "encoder_lr_scale"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
-        check(
-            self.grad_clip_norm is None or self.grad_clip_norm > 0,
-            f"grad_clip_norm={self.grad_clip_norm} must be positive",
-        )
-        check(self.grad_accum_steps >= 1, f"grad_accum_steps={self.grad_accum_steps} must be at least 1")
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative")
+        if not (self.grad_clip_norm is None or self.grad_clip_norm > 0):
+            raise InputError(f"grad_clip_norm={self.grad_clip_norm} must be positive")
+        if self.grad_accum_steps < 1:
+            raise InputError(f"grad_accum_steps={self.grad_accum_steps} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -198,11 +213,14 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "spatial_shards", "log_every", "validate_every", "save_every"):
-            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+            if not getattr(self, name) >= 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("epochs", "validate_epochs", "patience"):
             value = getattr(self, name)
-            check(value is None or 0 < value < float("inf"), f"{name}={value} must be positive")
-        check(0 <= self.seed < 2**32, f"seed={self.seed} must be 0 to below 2^32")
+            if not (value is None or 0 < value < float("inf")):
+                raise InputError(f"{name}={value} must be positive")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed} must be 0 to below 2^32")
 
 
 @dataclass(frozen=True)
@@ -222,103 +240,14 @@ class Experiment:
         # Python checks no types: a misspelt choice would be taken for another one, a list for what it is not.
         for name, kind in typing.get_type_hints(Experiment).items():
             object.__setattr__(self, name, from_dict(kind, to_dict(getattr(self, name)), name))
-        check(
-            self.train.batch_size >= 2 or self.optim.freeze_norms,
-            "train.batch_size=1 must be at least 2, as BatchNorm of a single pooled value gives nothing; or freeze all "
-            "BatchNorms (optim.freeze_norms)",
-        )
-        check(self.preprocess.color_mode == "rgb", "preprocess.color_mode must be rgb in training")
+        if self.train.batch_size < 2 and not self.optim.freeze_norms:
+            raise InputError(
+                "train.batch_size=1 must be at least 2, as BatchNorm of a single pooled value gives nothing; or freeze "
+                "all BatchNorms (optim.freeze_norms)"
+            )
+        if self.preprocess.color_mode != "rgb":
+            raise InputError("preprocess.color_mode must be rgb in training")
         channels = self.model.encoder.in_channels
         reads = "training reads every image as three channels, red, green and blue, gray ones too"
-        check(channels == 3, f"model.encoder.in_channels={channels} must be 3: {reads}")
-
-
-def to_dict(config: Any) -> Any:
-    """A config as what JSON can say."""
-    if dataclasses.is_dataclass(config):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, tuple):
-        return [to_dict(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
-
-
-def from_dict(kind: Any, value: Any, where: str = "config") -> Any:
-    """The config of type `kind` that `to_dict` wrote. Raises InputError that names the field, on anything else."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        kinds = [k for k in arguments if k is not type(None)]
-        if value is None and len(kinds) < len(arguments):
-            return None
-        if len(kinds) > 1:  # configs that say which they are
-            tags = {k.kind: k for k in kinds}
-            tag = value.get("kind") if isinstance(value, dict) else None
-            if not isinstance(tag, str) or tag not in tags:
-                raise InputError(f"{where}: kind must be one of {', '.join(tags)}, not {tag!r}")
-            kinds = [tags[tag]]
-        return from_dict(kinds[0], value, where)
-    if origin is Literal:
-        if any(type(value) is type(argument) and value == argument for argument in arguments):
-            return value
-        raise InputError(f"{where}: must be one of {list(arguments)}, not {value!r}")
-    if origin is tuple:
-        kinds = arguments[:1] * len(value) if isinstance(value, list) and arguments[-1] is Ellipsis else arguments
-        if not isinstance(value, list) or len(value) != len(kinds):
-            raise InputError(f"{where}: must be a list of {len(kinds)} values, not {value!r}")
-        return tuple(from_dict(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: must be an object with the keys {', '.join(hints)}, not {value!r}")
-        if unknown := [name for name in value if name not in hints]:
-            raise InputError(f"{where}: {', '.join(map(repr, unknown))} unknown; the keys are {', '.join(hints)}")
-        fields = {name: from_dict(hints[name], v, f"{where}.{name}") for name, v in value.items()}
-        missing = [
-            f.name
-            for f in dataclasses.fields(kind)
-            if f.name not in fields and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        if missing:
-            raise InputError(f"{where}: {', '.join(missing)} missing")
-        try:
-            return kind(**fields)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and (isinstance(value, float) or (type(value) is int and abs(value) < 2**1023)):
-        return float(value)  # numpy's too
-    if type(value) is not kind:
-        raise InputError(f"{where}: must be of type {kind.__name__}, not {value!r}")
-    return value
-
-
-def differences(before: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every field in which two results of `to_dict` differ, dotted, and its two values."""
-    for name in {**before, **now}:
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name}", old, new
-
-
-def save_json(config: Any, path: Path) -> None:
-    """Writes it beside its place first, so that a kill leaves the old file or the new one."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    new.replace(path)
-
-
-def load_json(kind: Any, path: Path) -> Any:
-    """The config in a JSON file. Raises InputError that names the file."""
-    return from_dict(kind, read_json(path), str(path))
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says. Raises InputError that names the file where it is absent or no JSON."""
-    try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable JSON file: {error}") from None
+        if channels != 3:
+            raise InputError(f"model.encoder.in_channels={channels} must be 3: {reads}")

@@ -33,4 +33,5 @@ def check_finite(config: Any) -> None:
     """Raises InputError where a field is infinite or no number."""
     for name, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        check(all(math.isfinite(n) for n in numbers if isinstance(n, float)), f"{name}={value} must be finite")
+        if not all(math.isfinite(n) for n in numbers if isinstance(n, float)):
+            raise InputError(f"{name}={value} must be finite")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from deeplab_jax.errors import check, check_finite
+from deeplab_jax.errors import InputError, check_finite
 
 # A separable convolution is a depthwise 3x3, then a pointwise 1x1; in the last kind BatchNorm and ReLU lie between.
 ConvKind = Literal["dense", "separable", "separable-norm-relu"]
@@ -37,19 +37,23 @@ class ResNetConfig:
 
     def __post_init__(self):
         check_encoder(self)
-        check(
-            all(1 <= blocks <= 1000 for blocks in self.blocks), f"blocks={self.blocks} must be 1 to 1000 in every stage"
-        )
-        check(min(self.width, self.groups, self.group_width) >= 1, "width, groups and group_width must be at least 1")
+        if not all(1 <= blocks <= 1000 for blocks in self.blocks):
+            raise InputError(f"blocks={self.blocks} must be 1 to 1000 in every stage")
+        if not min(self.width, self.groups, self.group_width) >= 1:
+            raise InputError("width, groups and group_width must be at least 1")
         inner = self.width * self.group_width // 64
-        check(inner >= 1, f"width={self.width} and group_width={self.group_width} leave a bottleneck no channels")
-        check(self.bottleneck or self.groups == 1, f"groups={self.groups} needs bottleneck blocks")
+        if not inner >= 1:
+            raise InputError(f"width={self.width} and group_width={self.group_width} leave a bottleneck no channels")
+        if self.groups != 1 and not self.bottleneck:
+            raise InputError(f"groups={self.groups} needs bottleneck blocks")
         check_channels("deep_stem", self.deep_stem)
         check_channels("multi_grid", self.multi_grid)
-        fits = len(self.multi_grid) in (0, self.blocks[-1])
-        check(fits, f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}")
-        residual = self.low_level == "stage" or self.blocks[0] >= 2
-        check(residual, 'low_level="residual" is taken before the last block of stage 1, which has only one')
+        if len(self.multi_grid) not in (0, self.blocks[-1]):
+            raise InputError(
+                f"multi_grid={self.multi_grid} must hold a factor for each of the last stage's {self.blocks[-1]}"
+            )
+        if self.low_level == "residual" and self.blocks[0] < 2:
+            raise InputError('low_level="residual" is taken before the last block of stage 1, which has only one')
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,13 @@ class XceptionConfig:
 
     def __post_init__(self):
         check_encoder(self)
-        check(0 <= self.middle <= 1000, f"middle={self.middle} must be 0 to 1000")
+        if not 0 <= self.middle <= 1000:
+            raise InputError(f"middle={self.middle} must be 0 to 1000")
         strides = [stride for _, stride in self.entry]
-        check(strides.count(2) == 3 and set(strides) <= {1, 2}, f"entry={self.entry} must stride by 2 three times")
-        check(len(self.multi_grid) in (0, 3), f"multi_grid={self.multi_grid} must hold three factors")
+        if not (strides.count(2) == 3 and set(strides) <= {1, 2}):
+            raise InputError(f"entry={self.entry} must stride by 2 three times")
+        if len(self.multi_grid) not in (0, 3):
+            raise InputError(f"multi_grid={self.multi_grid} must hold three factors")
         check_channels("entry", [channels for channels, _ in self.entry])
         check_channels("stem", self.stem)
         check_channels("exit", [*self.exit[0], *self.exit[1]])
@@ -98,10 +105,13 @@ class MobileNetV2Config:
 
     def __post_init__(self):
         check_encoder(self)
-        check(all(min(stage) >= 1 for stage in self.stages), f"stages={self.stages} must be at least 1")
-        check(all(stage[2] <= 1000 for stage in self.stages), f"stages={self.stages} must have at most 1000 blocks")
+        if not all(min(stage) >= 1 for stage in self.stages):
+            raise InputError(f"stages={self.stages} must be at least 1")
+        if not all(stage[2] <= 1000 for stage in self.stages):
+            raise InputError(f"stages={self.stages} must have at most 1000 blocks")
         strides = [stage[3] for stage in self.stages]
-        check(strides.count(2) == 4 and set(strides) <= {1, 2}, f"stages={self.stages} must stride by 2 four times")
+        if not (strides.count(2) == 4 and set(strides) <= {1, 2}):
+            raise InputError(f"stages={self.stages} must stride by 2 four times")
         check_channels("stem", [self.stem])
         check_channels("head", [self.head] if self.head is not None else [])
 
@@ -113,22 +123,28 @@ MOST = 2**20  # dilation or channels: far beyond any use, and far from what woul
 
 
 def check_channels(name: str, values: Sequence[int]) -> None:
-    check(all(1 <= value <= MOST for value in values), f"{name}={list(values)} must be 1 to {MOST}")
+    if not all(1 <= value <= MOST for value in values):
+        raise InputError(f"{name}={list(values)} must be 1 to {MOST}")
 
 
 def check_part(config: "ASPPConfig | DPCConfig | DecoderConfig | AuxHeadConfig") -> None:
     """What all parts of a head have in common."""
     check_finite(config)
-    check(1 <= config.channels <= MOST, f"channels={config.channels} must be 1 to {MOST}")
-    check(config.epsilon > 0, f"epsilon={config.epsilon} must be positive")
+    if not 1 <= config.channels <= MOST:
+        raise InputError(f"channels={config.channels} must be 1 to {MOST}")
+    if not config.epsilon > 0:
+        raise InputError(f"epsilon={config.epsilon} must be positive")
     dropout = getattr(config, "dropout", 0.0)
-    check(0 <= dropout < 1, f"dropout={dropout} must be a probability, 0 to below 1")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout={dropout} must be a probability, 0 to below 1")
 
 
 def check_encoder(config: EncoderConfig) -> None:
     check_finite(config)
-    check(config.in_channels >= 1, f"in_channels={config.in_channels} must be at least 1")
-    check(config.epsilon > 0, f"epsilon={config.epsilon} must be positive")
+    if not config.in_channels >= 1:
+        raise InputError(f"in_channels={config.in_channels} must be at least 1")
+    if not config.epsilon > 0:
+        raise InputError(f"epsilon={config.epsilon} must be positive")
 
 
 @dataclass(frozen=True)
@@ -146,10 +162,8 @@ class ASPPConfig:
 
     def __post_init__(self):
         check_part(self)
-        check(
-            all(1 <= rate <= MOST for rate in self.atrous_rates),
-            f"atrous_rates={self.atrous_rates} must be 1 to {MOST}",
-        )
+        if not all(1 <= rate <= MOST for rate in self.atrous_rates):
+            raise InputError(f"atrous_rates={self.atrous_rates} must be 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -165,14 +179,12 @@ class DPCConfig:
 
     def __post_init__(self):
         check_part(self)
-        check(
-            len(self.inputs) == len(self.atrous_rates) >= 1,
-            "inputs and atrous_rates must name the same branches, at least one",
-        )
-        known = all(-1 <= source < branch for branch, source in enumerate(self.inputs))
-        check(known, f"inputs={self.inputs} must name the encoder, -1, or earlier branches")
-        within = all(1 <= step <= MOST for rate in self.atrous_rates for step in rate)
-        check(within, f"atrous_rates={self.atrous_rates} must be 1 to {MOST}")
+        if not len(self.inputs) == len(self.atrous_rates) >= 1:
+            raise InputError("inputs and atrous_rates must name the same branches, at least one")
+        if not all(-1 <= source < branch for branch, source in enumerate(self.inputs)):
+            raise InputError(f"inputs={self.inputs} must name the encoder, -1, or earlier branches")
+        if not all(1 <= step <= MOST for rate in self.atrous_rates for step in rate):
+            raise InputError(f"atrous_rates={self.atrous_rates} must be 1 to {MOST}")
 
 
 @dataclass(frozen=True)
@@ -187,9 +199,10 @@ class DecoderConfig:
 
     def __post_init__(self):
         check_part(self)
-        fits = 1 <= self.low_level_channels <= MOST
-        check(fits, f"low_level_channels={self.low_level_channels} must be 1 to {MOST}")
-        check(1 <= self.depth <= 100, f"depth={self.depth} must be 1 to 100")
+        if not 1 <= self.low_level_channels <= MOST:
+            raise InputError(f"low_level_channels={self.low_level_channels} must be 1 to {MOST}")
+        if not 1 <= self.depth <= 100:
+            raise InputError(f"depth={self.depth} must be 1 to 100")
 
 
 @dataclass(frozen=True)
@@ -216,4 +229,5 @@ class ModelConfig:
     align_corners: bool = True  # convention of every bilinear upsampling inside the model
 
     def __post_init__(self):
-        check(1 <= self.num_classes <= 254, f"num_classes={self.num_classes} must be 1 to 254; masks keep 255 for void")
+        if not 1 <= self.num_classes <= 254:
+            raise InputError(f"num_classes={self.num_classes} must be 1 to 254; masks keep 255 for void")

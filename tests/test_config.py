@@ -7,10 +7,11 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from deeplab_jax.config import Experiment, from_dict, load_json, save_json, to_dict
+from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import presets
+from deeplab_jax.serialization import from_dict, load_json, save_json, to_dict
 
 
 def test_round_trip(tiny_experiment, tmp_path):

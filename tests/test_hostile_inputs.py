@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from conftest import ROOT
+from helpers.fixtures import ROOT
 
 pytest.importorskip("torch")  # its tensors are among the images
 sys.path.append(str(ROOT / "experiments" / "checks"))

@@ -13,7 +13,6 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from conftest import blank_model, changed, random_images, randomize_statistics, randomize_torch
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.cli.main import main
@@ -27,6 +26,7 @@ from deeplab_jax.models import build_model
 from deeplab_jax.train.experiment import load_experiment
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.warm_start import continue_training
+from helpers.fixtures import blank_model, changed, random_images, randomize_statistics, randomize_torch
 
 NAMES = ("background", "cell")
 TWO = Classes(NAMES, default_palette(2))

@@ -20,7 +20,7 @@ from converters.export.tensorrt_engine import tensorrt_package
 from converters.export.tensorrt_engine.tensorrt_package import Span
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.dataset import Dataset
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate, match_classes
 from deeplab_jax.image.preprocess import in_own_size, preprocess
 from deeplab_jax.image.read import read_image
@@ -64,7 +64,8 @@ class Options:
             "--width": (self.width, "tensorrt" in engines and self.dynamic_size, "--to tensorrt --dynamic-size"),
         }
         for option, (given, heeded, place) in concern.items():
-            check(not given or heeded, f"{option} does nothing here; it goes with {place}")
+            if given and not heeded:
+                raise InputError(f"{option} does nothing here; it goes with {place}")
         if self.precision == "int8" and not self.calibration:
             raise InputError("--precision int8 needs images like what it will see: give --calibration or --data.root")
         if "tensorrt" in engines and self.dynamic_size and not (self.height and self.width):

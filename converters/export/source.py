@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import DeepLab
 from deeplab_jax.package.folder import Package, read_package
@@ -22,5 +22,6 @@ class Source:
 def read_source(folder: Path) -> Source:
     """Raises InputError where it is no JAX package."""
     package = read_package(folder)
-    check(package.backend == "jax", f"{folder} is a package for {package.backend}; export starts from a JAX package")
+    if package.backend != "jax":
+        raise InputError(f"{folder} is a package for {package.backend}; export starts from a JAX package")
     return Source(package, jax_backend.open_model(package))

@@ -24,7 +24,7 @@ from converters.readers.tf_protobuf import (
     tensor_type,
     widened,
 )
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.protobuf import Malformed, Wire, fields, text
 
 # The state of optimizers and averages that a training run leaves beside the variables.
@@ -69,7 +69,8 @@ def read_with_averages(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """What `read_tf` gives, and the names of moving averages of variables, which it leaves out."""
     result = _read_all(path)
     variables = {name: array for name, array in result.items() if not TRAINING_STATE.fullmatch(name)}
-    check(bool(variables), f"{path} holds no variables; {INSTEAD} with weights")
+    if not variables:
+        raise InputError(f"{path} holds no variables; {INSTEAD} with weights")
     return variables, [name for name in result if name.endswith(AVERAGE)]
 
 
@@ -110,7 +111,8 @@ def _read_all(path: Path) -> dict[str, np.ndarray]:
         else:
             variables = _read_checkpoint(path)
     plain = {name.removesuffix(":0"): array for name, array in variables.items()}  # `tf.Variable.name` has the suffix
-    check(len(plain) == len(variables), f"{path} holds variables twice, with `:0` and without; keep one of them")
+    if len(plain) != len(variables):
+        raise InputError(f"{path} holds variables twice, with `:0` and without; keep one of them")
     return plain
 
 
@@ -130,14 +132,18 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _check_file(path: Path, limit: int) -> int:
     """The file's size. Raises InputError where it is absent, empty, too large or plainly of another kind."""
-    check(path.is_file(), f"{path} does not exist or is no file; {INSTEAD}")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is no file; {INSTEAD}")
     size = path.stat().st_size
-    check(size > 0, f"{path} is empty; download it again")
-    check(size <= limit, f"{path} has {size} bytes, more than such a file can need ({limit}); {INSTEAD}")
+    if not size > 0:
+        raise InputError(f"{path} is empty; download it again")
+    if not size <= limit:
+        raise InputError(f"{path} has {size} bytes, more than such a file can need ({limit}); {INSTEAD}")
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     for starts, reason in OTHER_KINDS.items():
-        check(not start.startswith(starts), f"{path} {reason}")
+        if start.startswith(starts):
+            raise InputError(f"{path} {reason}")
     return size
 
 
@@ -179,29 +185,32 @@ def _read_bundle(prefix: Path, table: dict[bytes, memoryview]) -> dict[str, np.n
     shards = header.get(1, 0)
     if not 1 <= shards <= 99999:
         raise Malformed(f"its header counts {shards} data files")
-    check(header.get(2, 0) == 0, f"{prefix}.index was written on a big-endian machine; save it on another one")
+    if header.get(2, 0) != 0:
+        raise InputError(f"{prefix}.index was written on a big-endian machine; save it on another one")
     files = [Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}") for shard in range(shards)]
     for file in files:
-        check(file.is_file(), f"{file} does not exist; put it beside {prefix.name}.index")
+        if not file.is_file():
+            raise InputError(f"{file} does not exist; put it beside {prefix.name}.index")
     sizes = [file.stat().st_size for file in files]
 
     entries = {}
     for key, value in table.items():
         # The slices of a partitioned variable have keys of their own, which begin with a zero.
-        check(not key.startswith(b"\0"), f"{prefix}.index has partitioned variables; save it without a partitioner")
+        if key.startswith(b"\0"):
+            raise InputError(f"{prefix}.index has partitioned variables; save it without a partitioner")
         name = text(memoryview(key))
-        check(
-            ".ATTRIBUTES/" not in name and name != "_CHECKPOINTABLE_OBJECT_GRAPH",
-            f"{prefix}.index is a TF2 object checkpoint (Keras), which research/deeplab does not write; {INSTEAD}",
-        )
+        if ".ATTRIBUTES/" in name or name == "_CHECKPOINTABLE_OBJECT_GRAPH":
+            raise InputError(
+                f"{prefix}.index is a TF2 object checkpoint (Keras), which research/deeplab does not write; {INSTEAD}"
+            )
         entries[name] = entry = _entry(prefix, name, value)
         if entry.shard >= shards:
             raise Malformed(f"{name!r} is in data file {entry.shard} of {shards}")
-        check(
-            entry.offset + entry.size <= sizes[entry.shard],
-            f"{files[entry.shard]} is cut short: {name!r} ends at byte {entry.offset + entry.size} of "
-            f"{sizes[entry.shard]}; download it again",
-        )
+        if not entry.offset + entry.size <= sizes[entry.shard]:
+            raise InputError(
+                f"{files[entry.shard]} is cut short: {name!r} ends at byte {entry.offset + entry.size} of "
+                f"{sizes[entry.shard]}; download it again"
+            )
     # Variables do not overlap, so together they are no larger than the files: nor is the memory they take.
     if sum(entry.size for entry in entries.values()) > sum(sizes):
         raise Malformed("its variables overlap")
@@ -242,7 +251,8 @@ def _read_graph(path: Path) -> dict[str, np.ndarray]:
         if node.op == "Const" and node.name.rpartition("/")[2] in VARIABLES and tensor_type(node.tensor) in FLOATS:
             variables[node.name] = array = read_tensor(node.tensor, room)
             room -= max(0, array.nbytes - len(node.tensor))
-    check(bool(variables), f"{path} is a graph without the constants of variables; freeze it, or {INSTEAD}")
+    if not variables:
+        raise InputError(f"{path} is a graph without the constants of variables; freeze it, or {INSTEAD}")
     return variables
 
 
@@ -252,10 +262,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            check(
-                total <= MAX_NPZ_BYTES and (total <= NPZ_BYTES_WITHOUT_RATIO or total <= MAX_NPZ_RATIO * file_size),
-                f"{path} unpacks to {total} bytes, which no DeepLab needs; save its variables alone with numpy.savez",
-            )
+            if not (
+                total <= MAX_NPZ_BYTES and (total <= NPZ_BYTES_WITHOUT_RATIO or total <= MAX_NPZ_RATIO * file_size)
+            ):
+                raise InputError(
+                    f"{path} unpacks to {total} bytes, which no DeepLab needs; save its variables alone with "
+                    "numpy.savez"
+                )
             arrays = {}
             for member in members:
                 if _is_numeric(path, archive, member):
@@ -275,7 +288,8 @@ def _is_numeric(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
         shape, _, dtype = read[np.lib.format.read_magic(file)](file)
-    check(not dtype.hasobject, f"{path}: {member.filename!r} holds pickled objects, which are never run; save arrays")
+    if dtype.hasobject:
+        raise InputError(f"{path}: {member.filename!r} holds pickled objects, which are never run; save arrays")
     if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
         raise Malformed(f"{member.filename!r} of shape {shape} is larger than the file holds")
     return dtype.kind in "fiu"

@@ -11,7 +11,7 @@ from typing import Any
 
 from converters.readers.torch_pickle import Placeholder as Placeholder  # part of what read_torch returns
 from converters.readers.torch_pickle import Resolver, Unpickler, damage, plain, require
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 MAX_PICKLE = 2**23  # bytes: names and shapes of 50,000 tensors. Every byte can cost 150 bytes of memory.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -27,8 +27,10 @@ def read_torch(path: Path) -> Any:
         InputError: that names the file and why it cannot be used.
     """
     try:
-        check(path.is_file(), "does not exist or is no file; check its path")
-        check(path.stat().st_size > 0, "is empty; download or save it again")
+        if not path.is_file():
+            raise InputError("does not exist or is no file; check its path")
+        if not path.stat().st_size > 0:
+            raise InputError("is empty; download or save it again")
         with path.open("rb") as file:
             return _read(file)
     except InputError as error:
@@ -46,7 +48,8 @@ def _read(file: io.BufferedReader) -> Any:
         return _read_zip(file, view)
     if pickle.LONG1 + b"\x0a" + LEGACY_MAGIC.to_bytes(10, "little") in start:
         return _read_legacy(view)
-    check(start[0] != pickle.PROTO[0], "is a plain pickle, which is never loaded; save with torch.save instead")
+    if start[0] == pickle.PROTO[0]:
+        raise InputError("is a plain pickle, which is never loaded; save with torch.save instead")
     begins = plain(start[:16].decode("latin-1"))
     raise InputError(f"is no PyTorch file (it begins with '{begins}'...); download it again")
 
@@ -55,19 +58,22 @@ def _read_zip(file: io.BufferedReader, view: memoryview) -> Any:
     """NAME/data.pkl is the object, NAME/data/KEY the bytes of a storage; TorchScript adds source code in NAME/code/."""
     records = _Records(file, view)
     roots = [name for name in records.entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    check(len(roots) == 1, "is a zip archive without a data.pkl, so no PyTorch file; save model.state_dict()")
+    if len(roots) != 1:
+        raise InputError("is a zip archive without a data.pkl, so no PyTorch file; save model.state_dict()")
     root = roots[0].removesuffix("data.pkl")
-    if f"{root}byteorder" in records.entries:
-        check(records.read(f"{root}byteorder") == b"little", "is big-endian; save it on a little-endian machine")
+    if f"{root}byteorder" in records.entries and records.read(f"{root}byteorder") != b"little":
+        raise InputError("is big-endian; save it on a little-endian machine")
     pickled = records.read(roots[0])
-    check(len(pickled) <= MAX_PICKLE, f"holds objects of over {MAX_PICKLE} bytes; save model.state_dict() alone")
+    if not len(pickled) <= MAX_PICKLE:
+        raise InputError(f"holds objects of over {MAX_PICKLE} bytes; save model.state_dict() alone")
     scripted = any(name.startswith(f"{root}code/") for name in records.entries)
     saved = Unpickler(io.BytesIO(pickled), scripted).load()
     resolver = Resolver(lambda key: records.read(f"{root}data/{key}"))
     if not scripted:
         return resolver.value(saved)
     weights = dict(resolver.weights(saved))
-    check(len(weights) > 0, "is a TorchScript archive without weights; save the model before it is frozen")
+    if not len(weights):
+        raise InputError("is a TorchScript archive without weights; save the model before it is frozen")
     return weights
 
 
@@ -86,7 +92,8 @@ class _Records:
             stop = start + entry.compress_size
             # Records that share bytes, or are packed, could hold many times what the file does.
             require(signature == b"PK\x03\x04" and stop <= limit, "its records overlap")
-            check(not entry.flag_bits & 1, "is encrypted; decrypt it first")
+            if entry.flag_bits & 1:
+                raise InputError("is encrypted; decrypt it first")
             if entry.compress_type == zipfile.ZIP_STORED:
                 self.data[entry.filename] = view[start:stop]
             elif not entry.filename.partition("/")[2].startswith("code/"):
@@ -112,7 +119,8 @@ def _read_legacy(view: memoryview) -> Any:
     saved, keys = unpickler.load(), Unpickler(file).load()
     data: dict[str, memoryview] = {}
     resolver = Resolver(lambda key: data[key])
-    check(resolver.value(system)["little_endian"] is True, "is big-endian; save it on a little-endian machine")
+    if resolver.value(system)["little_endian"] is not True:
+        raise InputError("is big-endian; save it on a little-endian machine")
     position = file.tell()
     for key in keys:
         start = position + 8

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 MAX_NODES = 200_000
 MAX_DEPTH = 64
@@ -93,7 +93,8 @@ class _Numpy:
 
 def _tensor(arguments: tuple) -> _Tensor:
     # Gradient and hooks follow, and a seventh argument where the values are still to be conjugated or negated.
-    check(len(arguments) < 7, "holds a lazily conjugated tensor; save tensor.resolve_conj() instead")
+    if not len(arguments) < 7:
+        raise InputError("holds a lazily conjugated tensor; save tensor.resolve_conj() instead")
     return _Tensor(*arguments[:4])
 
 
@@ -207,7 +208,8 @@ class Unpickler(_Base):
     def persistent_load(self, pid: Any) -> _Storage:
         require(isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage", "it refers to no storage")
         _, kind, key, _, numel, *view = pid
-        check(view in ([], [None]), "has views of storages, as PyTorch once wrote; load and save it again with PyTorch")
+        if view not in ([], [None]):
+            raise InputError("has views of storages, as PyTorch once wrote; load and save it again with PyTorch")
         dtype = kind.dtype if isinstance(kind, _Global) else None
         if dtype is None or type(key) is not str or len(key) >= MAX_NAME or type(numel) is not int or numel < 0:
             raise InputError(damage("a storage is described wrongly"))

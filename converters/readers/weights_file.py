@@ -9,8 +9,8 @@ from typing import Any
 from converters.readers.torch_files import read_torch
 from converters.readers.torch_pickle import plain
 from converters.recorded import STATISTIC, Setting, settings_in, triple
-from deeplab_jax.config import read_json
 from deeplab_jax.errors import InputError
+from deeplab_jax.serialization import read_json
 
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")  # what save_pretrained writes, new and old
 TRANSFORM = "albumentations_config_eval.json"  # what images go through, as segmentation_models_pytorch shows to save it

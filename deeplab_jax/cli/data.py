@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from deeplab_jax.cli.terminal import console, print_error, say
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class CheckedData:
     threads: int = 4  # that read and decode
 
     def __post_init__(self):
-        check(self.threads >= 1, f"threads={self.threads} must be at least 1")
+        if self.threads < 1:
+            raise InputError(f"threads={self.threads} must be at least 1")
 
 
 def check_data(data: CheckedData, plot: Path = Path("data-check.png")) -> None:

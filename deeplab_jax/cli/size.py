@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 
 # Two numbers and no more: of a union tyro gives the option every word that follows, the names of images too.
 TWO_SIDES = PrimitiveConstructorSpec(
@@ -20,5 +20,6 @@ SizeOption = Annotated[tuple[int, int] | None, TWO_SIDES, arg(help_behavior_hint
 
 def input_size(size: tuple[int, int] | None, own_size: bool) -> tuple[int, int] | Literal["image"] | None:
     """What AutoModel calls it."""
-    check(not (size and own_size), "--size and --own-size exclude each other; give one of them")
+    if size and own_size:
+        raise InputError("--size and --own-size exclude each other; give one of them")
     return "image" if own_size else size

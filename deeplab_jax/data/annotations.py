@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.config import IGNORE
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import mend_of_turned
 
 KINDS = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
@@ -49,7 +49,8 @@ def relative(name: str, where: str) -> Path:
 
 def check_names(names: Sequence[str], where: str) -> None:
     """Raises InputError unless these can be the names of a mask's classes."""
-    check(len(names) < IGNORE, f"{where} names {len(names)} classes; masks of 8 bits can hold {IGNORE - 1} and void")
+    if not len(names) < IGNORE:
+        raise InputError(f"{where} names {len(names)} classes; masks of 8 bits can hold {IGNORE - 1} and void")
     for name in names:
         if not (name.strip() and _prints(name)):
             raise InputError(f"{where} names a class {reprlib.repr(name)}; a name must be one line of text")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.annotations import numbers, take
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import FAULTS
 
 FARTHEST = 1_000_000  # pixels from the image's corner; beyond it a coordinate is a mistake
@@ -26,10 +26,12 @@ def check_outline(points: np.ndarray, where: str) -> None:
     """Raises InputError where the corners, (n, 2) of x and y in pixels, are no numbers or would take long to draw."""
     low, high = points.min(0), points.max(0)
     near = (low >= -FARTHEST).all() and (high <= FARTHEST).all()  # no number is neither
-    check(bool(near), f"{where} has a coordinate that is no number, or more than {FARTHEST} pixels away")
+    if not near:
+        raise InputError(f"{where} has a coordinate that is no number, or more than {FARTHEST} pixels away")
     if len(points) * (high - low).max() > LONGEST:
         length = np.abs(np.diff(points, axis=0, append=points[:1])).max(1).sum()
-        check(bool(length <= LONGEST), f"{where} has an outline of {length:.0f} pixels; draw one of {LONGEST} at most")
+        if not length <= LONGEST:
+            raise InputError(f"{where} has an outline of {length:.0f} pixels; draw one of {LONGEST} at most")
 
 
 def window(points: np.ndarray, size: tuple[int, int]) -> Window:
@@ -55,7 +57,8 @@ def draw_figure(ids: np.ndarray, figure: Any, shape: str, label: int, where: str
         draw(ids, points, label, f"{where}: {shape}")
     else:
         fault = f"{where}: figures of the type {reprlib.repr(shape)} cannot be read; draw it as a polygon or a bitmap"
-        check(shape in WITHOUT_AREA, fault)
+        if shape not in WITHOUT_AREA:
+            raise InputError(fault)
 
 
 def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
@@ -63,7 +66,8 @@ def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
     covered = _unpack(take(bitmap, "data", str, where), (height, width), where)
     origin = numbers(take(bitmap, "origin", list, where), f"{where}: origin")
     valid = origin.shape == (2,) and (np.abs(origin) <= FARTHEST).all()
-    check(bool(valid), f"{where}: origin must be x and y in pixels")
+    if not valid:
+        raise InputError(f"{where}: origin must be x and y in pixels")
     left, top = np.rint(origin).astype(int).tolist()
     # What lies outside the image is cut off.
     first, last = max(top, 0), min(top + covered.shape[0], height)
@@ -83,7 +87,8 @@ def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
         png = png if whole else stream.decompress(png, most)
     except (ValueError, zlib.error) as error:
         raise InputError(f"{where}: data is not the base64 of a zlib stream ({error})") from None
-    check(whole or stream.eof, f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
+    if not whole and not stream.eof:
+        raise InputError(f"{where}: data is cut short, or larger than a bitmap of {width}x{height} can be")
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             fits = image.width <= width and image.height <= height
@@ -106,7 +111,8 @@ def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None
     height, width = ids.shape
     exterior = _corners(take(points, "exterior", list, where), f"{where}: exterior")
     holes = points.get("interior", [])
-    check(isinstance(holes, list) and all(isinstance(hole, list) for hole in holes), f"{where}: interior must be lists")
+    if not (isinstance(holes, list) and all(isinstance(hole, list) for hole in holes)):
+        raise InputError(f"{where}: interior must be lists")
     interior = [_corners(hole, f"{where}: interior") for hole in holes]
     if len(exterior) < 3:
         return
@@ -120,7 +126,8 @@ def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None
 
 def _draw_rectangle(ids: np.ndarray, points: dict, label: int, where: str) -> None:
     corners = _corners(take(points, "exterior", list, where), f"{where}: exterior")
-    check(len(corners) == 2, f"{where} must have two corners, not {len(corners)}")
+    if len(corners) != 2:
+        raise InputError(f"{where} must have two corners, not {len(corners)}")
     (left, top), (right, bottom) = np.clip((corners.min(0), corners.max(0) + 1), 0, None).tolist()
     ids[top:bottom, left:right] = label
 
@@ -130,6 +137,7 @@ def _corners(values: list, where: str) -> np.ndarray:
     if not values:
         return np.zeros((0, 2), np.int64)
     points = numbers(values, where)
-    check(points.ndim == 2 and points.shape[1] == 2, f"{where} must be a list of x and y")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"{where} must be a list of x and y")
     check_outline(points, where)
     return np.rint(points).astype(np.int64)

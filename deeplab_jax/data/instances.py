@@ -13,7 +13,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import check_size, numbers, take
 from deeplab_jax.data.dataset import Example
 from deeplab_jax.data.figures import Window, check_outline, window
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 STEPS = 5  # pycocotools rounds corners to fifths of a pixel
 NOTHING = "outlines are flat or lie outside of their image"
@@ -103,7 +103,8 @@ def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Polygons
     """A shape in an image of (height, width); None where there is none. Raises InputError that names where."""
     if isinstance(value, dict) and value:
         return read_runs(value, size, f"{where}: segmentation")
-    check(value is None or isinstance(value, list | dict), f"{where}: segmentation must be polygons or an RLE")
+    if not (value is None or isinstance(value, list | dict)):
+        raise InputError(f"{where}: segmentation must be polygons or an RLE")
     outlines = [read_outline(polygon, f"{where}: segmentation[{i}]") for i, polygon in enumerate(value or ())]
     # Fewer than three corners enclose nothing.
     outlines = [outline for outline in outlines if len(outline) >= 3]
@@ -115,7 +116,8 @@ def read_outline(polygon: Any, where: str) -> np.ndarray:
     if not isinstance(polygon, list):
         raise InputError(f"{where} must be a list of numbers, not {reprlib.repr(polygon)}")
     values = numbers(polygon, where)
-    check(values.ndim == 1 and len(values) % 2 == 0, f"{where} must be an even count of numbers, x and y in turn")
+    if values.ndim != 1 or len(values) % 2:
+        raise InputError(f"{where} must be an even count of numbers, x and y in turn")
     points = values.reshape(-1, 2)
     if len(points):
         check_outline(points, where)
@@ -124,9 +126,8 @@ def read_outline(polygon: Any, where: str) -> np.ndarray:
 
 def read_runs(record: dict, size: tuple[int, int], where: str) -> Runs:
     stated = take(record, "size", list, where)
-    check(
-        stated == list(size), f"{where}: size {reprlib.repr(stated)} must be [{size[0]}, {size[1]}], that of the image"
-    )
+    if stated != list(size):
+        raise InputError(f"{where}: size {reprlib.repr(stated)} must be [{size[0]}, {size[1]}], that of the image")
     counts = record.get("counts")
     if isinstance(counts, str):
         lengths = decode_counts(counts, where)
@@ -136,10 +137,10 @@ def read_runs(record: dict, size: tuple[int, int], where: str) -> Runs:
     whole = lengths.ndim == 1 and (lengths == np.floor(lengths)).all()
     # No single one is too large, so that the sum cannot overflow.
     valid = whole and ((lengths >= 0) & (lengths <= pixels)).all() and lengths.sum() == pixels
-    check(
-        bool(valid),
-        f"{where}: counts must be whole numbers from 0 that add up to {pixels}, the pixels of the image",
-    )
+    if not valid:
+        raise InputError(
+            f"{where}: counts must be whole numbers from 0 that add up to {pixels}, the pixels of the image"
+        )
     return Runs(lengths.astype(np.uint32))
 
 
@@ -149,12 +150,14 @@ def decode_counts(text: str, where: str) -> np.ndarray:
     A character is 48 and six bits: five of a number, lowest first, and whether more follow. The last one's highest is
     the sign. From the fourth number on each is a difference from the one two before it.
     """
-    check(re.fullmatch("[0-o]+", text) is not None and text[-1] < "P", f"{where}: counts is no compressed RLE")
+    if not (re.fullmatch("[0-o]+", text) is not None and text[-1] < "P"):
+        raise InputError(f"{where}: counts is no compressed RLE")
     codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(codes < 32)
     starts = np.concatenate([[0], last[:-1] + 1])
     digits = last + 1 - starts
-    check(bool(digits.max() <= 7), f"{where}: counts holds a number of more than 32 bits")
+    if not digits.max() <= 7:
+        raise InputError(f"{where}: counts holds a number of more than 32 bits")
     places = 5 * (np.arange(len(codes)) - np.repeat(starts, digits))
     lengths = np.add.reduceat((codes & 31) << places, starts)
     lengths -= np.where(codes[last] & 16, np.int64(1) << 5 * digits, 0)

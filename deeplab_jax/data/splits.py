@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.data.dataset import Example
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}  # all usual names
 
@@ -31,7 +31,8 @@ def find_list(folder: Path, split: str) -> Path | None:
 def read_list(path: Path) -> list[str]:
     """Names of images, one a line. Raises InputError where there is none."""
     names = [line for line in read_lines(path) if line]
-    check(bool(names), f"{path} names no images; write one name a line")
+    if not names:
+        raise InputError(f"{path} names no images; write one name a line")
     return names
 
 
@@ -46,7 +47,8 @@ def read_lines(path: Path) -> list[str]:
 def check_once(names: Sequence[str], path: Path) -> None:
     """Raises InputError where a list names an image twice."""
     for name, times in Counter(names).items():
-        check(times == 1, f"{path} names {name!r} {times} times; list every image once")
+        if times != 1:
+            raise InputError(f"{path} names {name!r} {times} times; list every image once")
 
 
 def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Example]:
@@ -55,9 +57,11 @@ def draw_split(examples: Sequence[Example], root: Path, split: str) -> list[Exam
     Where an image goes depends on its file's name alone, so that one more moves no other. Only where a part would be
     empty it has the image that is nearest to it.
     """
-    check(split in SPLITS, f"split {split!r} is not known; choose one of {', '.join(SPLITS)}")
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} is not known; choose one of {', '.join(SPLITS)}")
     count = len(examples)
-    check(count >= len(SPLITS), f"{root} holds {count} images; a split into train, val and test needs at least 3")
+    if not count >= len(SPLITS):
+        raise InputError(f"{root} holds {count} images; a split into train, val and test needs at least 3")
     places = np.array([place_of(example.image.name) for example in examples])
     order = np.argsort(places, kind="stable")
     first = int(np.clip((places < 0.1).sum(), 1, count - 2))

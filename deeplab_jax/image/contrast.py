@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.config import Contrast, PreprocessConfig
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 ColorFormat = Literal["rgb", "bgr"]
 TO_GRAY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
@@ -30,7 +30,8 @@ def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
     too_large = (
         f"an image of {image.shape[1]}x{image.shape[0]} is too large for contrast {kind!r}, which takes 200 times"
     )
-    check(image.shape[0] * image.shape[1] <= 2**23, f"{too_large} its pixels in bytes; scale it down")
+    if not image.shape[0] * image.shape[1] <= 2**23:
+        raise InputError(f"{too_large} its pixels in bytes; scale it down")
     try:
         from skimage import exposure  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import holds_image, is_image, is_unread
 
 MOST_NAMED = 20  # of what is left; more are counted
@@ -31,16 +31,19 @@ def find_images(inputs: Sequence[Path]) -> ImageFiles:
     """
     result = ImageFiles([], [], [])
     for path in inputs:
-        check(path.exists(), f"{path} does not exist")
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
         if path.is_dir():
             here = look_into(path)
             without = f"{path} holds no images (.jpg, .png, .tif or what else Pillow reads)"
-            check(bool(here.images), "; ".join([without, *here.left()]))
+            if not here.images:
+                raise InputError("; ".join([without, *here.left()]))
             result.images.extend(here.images)
             result.others.extend(here.others)
             result.folders.extend(here.folders)
         else:
-            check(path.is_file(), f"{path} is no file")  # but a pipe, which would be waited for
+            if not path.is_file():  # but a pipe, which would be waited for
+                raise InputError(f"{path} is no file")
             result.images.append(path)
     return result
 

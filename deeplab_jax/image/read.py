@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 
 # Of cameras' raw files: TIFFs, mostly, in which Pillow finds a thumbnail.
 RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw")
@@ -44,7 +44,8 @@ def read_image(path: Path, most: int | None = None) -> np.ndarray:
 
     `most`: pixels that are read, if not as many as Pillow allows.
     """
-    check(path.suffix.lower() not in RAW, f"{path} is a camera's raw file; develop it, and save it as PNG or JPEG")
+    if path.suffix.lower() in RAW:
+        raise InputError(f"{path} is a camera's raw file; develop it, and save it as PNG or JPEG")
     image = turn_upright(decode(path, str(path), "replace or remove it", most))
     if image.mode.startswith("I;16"):
         return np.repeat((np.array(image) // 257).astype(np.uint8)[..., None], 3, -1)

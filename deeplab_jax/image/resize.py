@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.config import IGNORE, PreprocessConfig
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.contrast import ColorFormat, apply_contrast
 
 
@@ -41,8 +41,8 @@ def used_part(height: int, width: int, config: PreprocessConfig) -> Placement:
     left, top, right, bottom = config.static_crop or (0, 0, 100, 100)
     left, right = int(left / 100 * width), int(right / 100 * width)
     top, bottom = int(top / 100 * height), int(bottom / 100 * height)
-    some = left < right and top < bottom
-    check(some, f"static_crop={config.static_crop} leaves nothing of an image of {width}x{height} pixels")
+    if left >= right or top >= bottom:
+        raise InputError(f"static_crop={config.static_crop} leaves nothing of an image of {width}x{height} pixels")
     return Placement(top, left, bottom - top, right - left)
 
 

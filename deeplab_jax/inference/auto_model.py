@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.contrast import ColorFormat
 from deeplab_jax.image.preprocess import in_own_size, preprocess
 from deeplab_jax.image.resize import Placement, used_part
@@ -74,8 +74,8 @@ class SegmentationModel:
             InputError: for anything that is no such image or no probability.
         """
         rule, listed = self._rule(confidence), as_list(images)
-        known = isinstance(input_color_format, str | None) and input_color_format in COLOR_FORMATS
-        check(known, f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
+        if not (isinstance(input_color_format, str | None) and input_color_format in COLOR_FORMATS):
+            raise InputError(f"input_color_format={input_color_format!r} must be 'rgb' or 'bgr'")
         color_format = COLOR_FORMATS[input_color_format]
         results, step = [], 1 if self._package.any_size else self._package.max_batch
         for start in range(0, len(listed), step):
@@ -149,8 +149,8 @@ def as_threshold(confidence: Any) -> Threshold:
         return DEFAULT_CONFIDENCE
     if isinstance(confidence, str) and confidence == ARGMAX:
         return ARGMAX
-    probability = isinstance(confidence, (float, np.floating)) and 0 <= float(confidence) <= 1
-    check(probability, f"confidence={confidence!r} must be a probability, 0.0 to 1.0, or 'argmax'")
+    if not (isinstance(confidence, (float, np.floating)) and 0 <= float(confidence) <= 1):
+        raise InputError(f"confidence={confidence!r} must be a probability, 0.0 to 1.0, or 'argmax'")
     return float(confidence)
 
 

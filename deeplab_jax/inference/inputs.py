@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.image.contrast import ColorFormat
 from deeplab_jax.package.limits import MOST_PIXELS, check_image
 
@@ -57,7 +57,8 @@ def is_a(value: Any, module: str, name: str) -> bool:
 
 
 def file_pixels(path: Path) -> np.ndarray:
-    check(os.path.isfile(path) or not os.path.exists(path), f"{path} is no file")  # but a folder, or a pipe to wait for
+    if os.path.exists(path) and not os.path.isfile(path):  # but a folder, or a pipe to wait for
+        raise InputError(f"{path} is no file")
     try:
         from deeplab_jax.image.read import read_image
     except ImportError:
@@ -92,7 +93,8 @@ def as_levels(image: np.ndarray) -> np.ndarray:
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise InputError(f"an image must be of shape (height, width) or (height, width, 1, 3 or 4), not {result}")
-    check(image.size > 0, f"an image of shape {image.shape} has no pixels")
+    if not image.size > 0:
+        raise InputError(f"an image of shape {image.shape} has no pixels")
     check_image(*image.shape[:2])
     if image.dtype.kind == "u" and image.dtype.itemsize == 2:
         image = (image // 257).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from deeplab_jax.errors import check
+from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import (
     ASPPConfig,
     AuxHeadConfig,
@@ -71,8 +71,10 @@ TF_ENCODERS: dict[str, EncoderConfig] = {  # model_variant of research/deeplab
 
 
 def choose(encoders: dict[str, EncoderConfig], name: str, output_stride: int, in_channels: int) -> EncoderConfig:
-    check(name in encoders, f"encoder {name!r} is not known; choose one of {', '.join(encoders)}")
-    check(output_stride in (8, 16), f"encoder_output_stride={output_stride} is not possible; choose 8 or 16")
+    if name not in encoders:
+        raise InputError(f"encoder {name!r} is not known; choose one of {', '.join(encoders)}")
+    if output_stride not in (8, 16):
+        raise InputError(f"encoder_output_stride={output_stride} is not possible; choose 8 or 16")
     return replace(encoders[name], output_stride=output_stride, in_channels=in_channels)
 
 
@@ -173,7 +175,8 @@ def tf_deeplab(
     """
     encoder = choose(TF_ENCODERS, model_variant, output_stride, in_channels)
     if isinstance(encoder, MobileNetV2Config):
-        check(not multi_grid, f"multi_grid={multi_grid} is not possible in MobileNetV2")
+        if multi_grid:
+            raise InputError(f"multi_grid={multi_grid} is not possible in MobileNetV2")
         encoder = thin(encoder, depth_multiplier)
     elif multi_grid is not None:
         encoder = replace(encoder, multi_grid=multi_grid)
@@ -196,7 +199,8 @@ def tf_deeplab(
 
 def thin(config: MobileNetV2Config, multiplier: float) -> MobileNetV2Config:
     """MobileNetV2 with that share of every width, rounded to whole channels as research/deeplab does."""
-    check(0.1 <= multiplier <= 4, f"depth_multiplier={multiplier} must be 0.1 to 4")
+    if not 0.1 <= multiplier <= 4:
+        raise InputError(f"depth_multiplier={multiplier} must be 0.1 to 4")
 
     def scaled(channels: int) -> int:
         return max(int(channels * multiplier + 0.5), 1)

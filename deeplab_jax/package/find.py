@@ -3,7 +3,7 @@
 import os
 from pathlib import Path, PurePosixPath
 
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 VARIABLE = "DEEPLAB_MODELS"  # the environment variable that names a directory of packages
 
@@ -14,7 +14,8 @@ def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
     Raises:
         InputError: where there is neither, or the name leads out of that directory.
     """
-    check(isinstance(name, (str, os.PathLike)), f"the package must be a folder or a name, not {name!r}")
+    if not isinstance(name, (str, os.PathLike)):
+        raise InputError(f"the package must be a folder or a name, not {name!r}")
     directory = model_directory or os.environ.get(VARIABLE)
     try:
         if Path(name).is_dir():
@@ -28,8 +29,9 @@ def find_package(name: str | Path, model_directory: str | Path | None) -> Path:
             f"the environment variable {VARIABLE}"
         )
     parts = PurePosixPath(name).parts
-    plain = 1 <= len(parts) <= 2 and not any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts)
-    check(plain, f"{str(name)!r} is neither a folder nor a name such as project or project/3")
+    if not (1 <= len(parts) <= 2 and not any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts)):
+        raise InputError(f"{str(name)!r} is neither a folder nor a name such as project or project/3")
     folder = root.joinpath(*parts)
-    check(folder.is_dir(), f"{directory} holds no package {name}")
+    if not folder.is_dir():
+        raise InputError(f"{directory} holds no package {name}")
     return folder

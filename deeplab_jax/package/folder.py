@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deeplab_jax.classes import BLACK, Classes, default_palette, has_background
-from deeplab_jax.config import PreprocessConfig, read_json
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.config import PreprocessConfig
+from deeplab_jax.errors import InputError
 from deeplab_jax.package import inference_config
 from deeplab_jax.package.limits import MOST_BYTES, MOST_CLASSES, check_forward, check_text, image_bytes
+from deeplab_jax.serialization import read_json
 
 WEIGHT_FILES = {
     "jax": ("architecture.json", "weights.safetensors"),
@@ -124,7 +125,8 @@ def read_package(folder: Path, size: InputSize | None = None) -> Package:
     `size`: of the network input, instead of what the package says.
     """
     try:
-        check(folder.is_dir(), f"the package {folder} does not exist or is no folder")
+        if not folder.is_dir():
+            raise InputError(f"the package {folder} does not exist or is no folder")
         return _read_package(folder, size)
     except RecursionError:
         raise InputError(f"{folder}: a JSON file is nested too deeply") from None
@@ -135,14 +137,16 @@ def read_package(folder: Path, size: InputSize | None = None) -> Package:
 def _read_package(folder: Path, size: InputSize | None) -> Package:
     backend = _backend(folder)
     for name in ("class_names.txt", "inference_config.json", *WEIGHT_FILES[backend]):
-        check((folder / name).is_file(), f"the package {folder} is incomplete: {name} is missing")
+        if not (folder / name).is_file():
+            raise InputError(f"the package {folder} is incomplete: {name} is missing")
     path = folder / "inference_config.json"
     config = inference_config.read(path, _read_json(path))
     names = _class_names(folder / "class_names.txt")
     palette = default_palette(len(names)) if config.palette is None else config.palette
-    light = all(0 <= channel <= 255 for color in palette for channel in color)
-    check(light, f"{path}: palette must hold values from 0 to 255")
-    check(len(palette) == len(names), f"{path}: palette has {len(palette)} colors for {len(names)} classes")
+    if not all(0 <= channel <= 255 for color in palette for channel in color):
+        raise InputError(f"{path}: palette must hold values from 0 to 255")
+    if len(palette) != len(names):
+        raise InputError(f"{path}: palette has {len(palette)} colors for {len(names)} classes")
     package = Package(folder, backend, Classes(names, palette), config.preprocess, config.any_size, config.max_batch)
     package = with_size(package, size)
     if package.any_size:
@@ -159,8 +163,8 @@ def with_size(package: Package, size: Any) -> Package:
     if isinstance(size, str) and size == "image":
         return replace(package, any_size=True, size_from="size=")
     sides = isinstance(size, (tuple, list)) and len(size) == 2
-    whole = sides and all(isinstance(side, Integral) and not isinstance(side, bool) for side in size)
-    check(whole, f"size={size!r} must be (height, width) in pixels, or 'image' for every image's own")
+    if not (sides and all(isinstance(side, Integral) and not isinstance(side, bool) for side in size)):
+        raise InputError(f"size={size!r} must be (height, width) in pixels, or 'image' for every image's own")
     preprocess = replace(package.preprocess, size=(int(size[0]), int(size[1])))
     return replace(package, any_size=False, preprocess=preprocess, size_from="size=")
 
@@ -172,12 +176,14 @@ def _backend(folder: Path) -> str:
     backend = inference_config.key(path, model, "backend_type", str)
     for name, value in KIND.items():
         result = model.get(name, value)
-        check(result == value, f"{path}: {name} must be {value!r}, not {result!r}; other models cannot be run")
+        if result != value:
+            raise InputError(f"{path}: {name} must be {value!r}, not {result!r}; other models cannot be run")
     if backend == "torch":
         weights = folder / "weights.pt"
         raise InputError(f"{path}: PyTorch packages are ported first: deeplab convert smp {weights} --out NEW_PACKAGE")
     known = ", ".join(WEIGHT_FILES)
-    check(backend in WEIGHT_FILES, f"{path}: backend_type {backend!r} cannot be run; it must be one of {known}")
+    if backend not in WEIGHT_FILES:
+        raise InputError(f"{path}: backend_type {backend!r} cannot be run; it must be one of {known}")
     return backend
 
 
@@ -188,9 +194,10 @@ def _class_names(path: Path) -> tuple[str, ...]:
         names = tuple(line.strip() for line in lines if line.strip())
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a readable UTF-8 text file: {error}") from None
-    some = len(names) >= 2 and has_background(names)
-    check(some, f"{path} must list `background` and at least one more class, one name a line")
-    check(len(names) <= MOST_CLASSES, f"{path} lists {len(names)} classes; at most {MOST_CLASSES} can be run")
+    if len(names) < 2 or not has_background(names):
+        raise InputError(f"{path} must list `background` and at least one more class, one name a line")
+    if not len(names) <= MOST_CLASSES:
+        raise InputError(f"{path} lists {len(names)} classes; at most {MOST_CLASSES} can be run")
     return names
 
 

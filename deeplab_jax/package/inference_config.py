@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_jax.classes import Classes, Color
-from deeplab_jax.config import Contrast, PreprocessConfig, from_dict
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.config import Contrast, PreprocessConfig
+from deeplab_jax.errors import InputError
+from deeplab_jax.serialization import from_dict
 
 MAX_BATCH = 8  # images in one forward pass
 FARTHEST = 1e6  # mean, and inverse of a deviation, of images in 0..1
@@ -112,7 +113,8 @@ def read(path: Path, document: Any) -> InferenceConfig:
     network_input = key(path, document, "network_input", dict)
     batch = _object(path, document, "forward_pass")
     max_batch = batch.get("static_batch_size") or batch.get("max_dynamic_batch_size") or MAX_BATCH
-    check(from_dict(int, max_batch, f"{path}: batch size") >= 1, f"{path}: batch size {max_batch} must be at least 1")
+    if not from_dict(int, max_batch, f"{path}: batch size") >= 1:
+        raise InputError(f"{path}: batch size {max_batch} must be at least 1")
     post_processing = _object(path, document, "post_processing") or {"type": "softmax"}
     if post_processing.get("fused") or post_processing.get("type") != "softmax":
         raise InputError(f"{path}: post_processing must be an unfused softmax, not {post_processing!r}")
@@ -127,7 +129,8 @@ def read(path: Path, document: Any) -> InferenceConfig:
 
 def _preprocess(path: Path, network_input: dict[str, Any], steps: dict[str, Any]) -> PreprocessConfig:
     channels = key(path, network_input, "input_channels", int)
-    check(channels in (1, 3), f"{path}: input_channels must be 1 or 3, not {channels}")
+    if channels not in (1, 3):
+        raise InputError(f"{path}: input_channels must be 1 or 3, not {channels}")
     size = [512, 512]
     if not _any_size(path, network_input):
         if network_input.get("training_input_size", size) is None:
@@ -155,15 +158,19 @@ def _preprocess(path: Path, network_input: dict[str, Any], steps: dict[str, Any]
 def _normalization(path: Path, network_input: dict[str, Any], channels: int) -> list[list[float]]:
     """Means and deviations of images in 0..1, whatever `scaling_factor` brings images to, three each."""
     scale = from_dict(float, network_input.get("scaling_factor") or 1, f"{path}: scaling_factor")
-    check(0 < scale < float("inf"), f"{path}: scaling_factor={scale} must be positive")
+    if not 0 < scale < float("inf"):
+        raise InputError(f"{path}: scaling_factor={scale} must be positive")
     lists = from_dict(
         tuple[tuple[float, ...], ...], network_input.get("normalization") or [[0.0], [1.0]], f"{path}: normalization"
     )
-    fits = len(lists) == 2 and all(len(values) in (1, channels) for values in lists)
-    check(fits, f"{path}: normalization must be two lists of {channels} values, means and deviations, not {lists!r}")
+    if not (len(lists) == 2 and all(len(values) in (1, channels) for values in lists)):
+        raise InputError(
+            f"{path}: normalization must be two lists of {channels} values, means and deviations, not {lists!r}"
+        )
     means, deviations = ([value * (scale / 255) for value in values * (3 // len(values))] for values in lists)
     beyond = any(abs(mean) > FARTHEST for mean in means) or any(0 < d < 1 / FARTHEST for d in deviations)
-    check(not beyond, f"{path}: images divided by {scale:g} and normalized by {lists!r} are beyond float32's range")
+    if beyond:
+        raise InputError(f"{path}: images divided by {scale:g} and normalized by {lists!r} are beyond float32's range")
     return [means, deviations]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 
 MOST_PIXELS = 2**26  # of an image; its result takes 12 bytes a pixel, and what leads to it as much again
 MOST_SIDE = 2**16  # of an image, likewise: what is worked on at a time are whole rows of all classes
@@ -15,9 +15,11 @@ def check_image(height: int, width: int) -> None:
     """Raises InputError for an image that is too large."""
     side = int(MOST_PIXELS**0.5)
     too_large = f"an image of {width}x{height} has more pixels than one of {side}x{side}, the most that is taken"
-    check(height * width <= MOST_PIXELS, f"{too_large}; cut it up")
+    if not height * width <= MOST_PIXELS:
+        raise InputError(f"{too_large}; cut it up")
     too_long = f"an image of {width}x{height} has a side of more than {MOST_SIDE} pixels, the most that is taken"
-    check(max(height, width) <= MOST_SIDE, f"{too_long}; cut it up")
+    if not max(height, width) <= MOST_SIDE:
+        raise InputError(f"{too_long}; cut it up")
 
 
 def image_bytes(size: tuple[int, int], planes: int) -> int:
@@ -39,6 +41,8 @@ def check_forward(place: Path, size: tuple[int, int], planes: int, batch: int) -
 
 def check_text(path: Path) -> None:
     """Raises InputError for a file too large to be what it should be, and for devices and pipes, which never end."""
-    check(path.is_file() or not path.exists(), f"{path} is no file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file")
     size = path.stat().st_size if path.is_file() else 0
-    check(size <= MOST_TEXT, f"{path} has {size} bytes, more than the {MOST_TEXT} that are read")
+    if not size <= MOST_TEXT:
+        raise InputError(f"{path} has {size} bytes, more than the {MOST_TEXT} that are read")

@@ -17,12 +17,10 @@ from deeplab_jax.config import (
     OptimConfig,
     PreprocessConfig,
     TrainConfig,
-    from_dict,
-    load_json,
-    read_json,
 )
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import ModelConfig
+from deeplab_jax.serialization import from_dict, load_json, read_json
 
 
 def load_experiment(path: Path, arguments: Sequence[str]) -> Experiment:

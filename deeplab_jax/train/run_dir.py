@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.classes import Classes
-from deeplab_jax.config import Experiment, differences, load_json, save_json, to_dict
+from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import PARTIAL, one_logit_tells
+from deeplab_jax.serialization import differences, load_json, save_json, to_dict
 from deeplab_jax.train.optimizer import make_schedule
 
 UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder

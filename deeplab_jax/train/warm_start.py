@@ -8,13 +8,14 @@ import numpy as np
 import safetensors
 
 from deeplab_jax.classes import FOREGROUND, has_background
-from deeplab_jax.config import Experiment, InitConfig, PreprocessConfig, differences, load_json, to_dict
+from deeplab_jax.config import Experiment, InitConfig, PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.state import abstract_model, check_complete, fill, flat_state, to_arrays
 from deeplab_jax.package.folder import Package, read_package
+from deeplab_jax.serialization import differences, load_json, to_dict
 
 LAST_LAYERS = ("classifier.", "aux_head.classifier.")
 DILATION = ("output_stride", "dilation_rule", "multi_grid")  # of an encoder: the same weights do for all of them

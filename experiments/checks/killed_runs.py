@@ -23,9 +23,10 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from deeplab_jax.config import Experiment, to_dict
+from deeplab_jax.config import Experiment
 from deeplab_jax.data.generate import generate
 from deeplab_jax.demo import demo_experiment
+from deeplab_jax.serialization import to_dict
 from deeplab_jax.train.checkpoint import Checkpoints
 from deeplab_jax.train.sharding import make_shardings
 from deeplab_jax.train.step import init_state

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import random_smp
 from deeplab_jax.cli import main, terminal
+from helpers.fixtures import random_smp
 
 
 @pytest.fixture
@@ -31,12 +31,13 @@ def deeplab(monkeypatch, capsys):
 
 @pytest.fixture
 def recipe(tiny_experiment, tmp_path):
-    from deeplab_jax.config import save_json
+    from deeplab_jax.serialization import save_json
 
     save_json(tiny_experiment, tmp_path / "tiny.json")
     path = tmp_path / "tiny.py"
     path.write_text(
-        "from pathlib import Path\nfrom deeplab_jax.config import Experiment, load_json\n"
+        "from pathlib import Path\nfrom deeplab_jax.config import Experiment\n"
+        "from deeplab_jax.serialization import load_json\n"
         "config = load_json(Experiment, Path(__file__).with_suffix('.json'))\n"
     )
     return path

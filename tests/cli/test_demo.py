@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from conftest import changed
 from converters.export.onnx_graph.onnx_package import export
 from deeplab_jax import demo
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data import generate
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
+from helpers.fixtures import changed
 
 
 @pytest.mark.slow

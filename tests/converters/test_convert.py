@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import blank_model
 from converters import smp, timm
 from converters.convert import Options, convert
 from converters.verify import verify
 from deeplab_jax.cli import main
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
+from helpers.fixtures import blank_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 other = pytest.importorskip("segmentation_models_pytorch")

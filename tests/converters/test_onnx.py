@@ -11,7 +11,6 @@ import onnx
 import pytest
 from flax import nnx
 
-from conftest import randomize_statistics
 from converters.export.compare import first_difference, layer_outputs
 from converters.export.onnx_graph import onnx_package as converter
 from converters.export.onnx_graph import precision
@@ -33,6 +32,7 @@ from deeplab_jax.model_config import (
 from deeplab_jax.models import build_model
 from deeplab_jax.models.layers import Conv
 from deeplab_jax.package.folder import read_package
+from helpers.fixtures import randomize_statistics
 from helpers.integer_convolutions import INT16, integer_convolutions
 
 ENTRY = ((8, 2), (8, 2), (16, 2))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import randomize_torch
 from converters import smp, timm, torchvision
 from converters.convert import Options, convert
 from converters.normalization import recorded_normalization
@@ -23,6 +22,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import AutoModel
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import presets
+from helpers.fixtures import randomize_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 other = pytest.importorskip("segmentation_models_pytorch")

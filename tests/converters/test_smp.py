@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import random_smp
 from converters import smp
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
+from helpers.fixtures import random_smp
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 other = pytest.importorskip("segmentation_models_pytorch")

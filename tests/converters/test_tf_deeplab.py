@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from conftest import SHARED, blank_model
 from converters import convert, tf_deeplab
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.preprocess import preprocess
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import presets
+from helpers.fixtures import SHARED, blank_model
 
 REFERENCE = SHARED / "facts" / "tf_reference"
 WEIGHTS = SHARED / "weights"

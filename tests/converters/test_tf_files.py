@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import SHARED
 from converters.readers import leveldb
 from converters.readers.tf_files import atrous_rates_in, read_tf, read_with_averages
 from deeplab_jax.errors import InputError
 from deeplab_jax.protobuf import fields
+from helpers.fixtures import SHARED
 
 CHECKPOINT = SHARED / "weights" / "tf_deeplabv3_mnv2_voc" / "model.ckpt-30000"
 FROZEN = SHARED / "weights" / "tf_frozen_mnv2_dm05_portrait" / "frozen_inference_graph.pb"

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from conftest import blank_model, randomize_torch
 from converters import timm
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
+from helpers.fixtures import blank_model, randomize_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 other = pytest.importorskip("timm")

@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from converters.readers.torch_files import read_torch
 from converters.readers.torch_pickle import Placeholder
 from deeplab_jax.errors import InputError
+from helpers.fixtures import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 

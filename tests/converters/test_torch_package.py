@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import randomize_torch
 from converters import smp
 from converters.export import torch_package as converter
 from converters.export.export import Options, export
@@ -19,6 +18,7 @@ from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import AuxHeadConfig
 from deeplab_jax.models import presets
 from deeplab_jax.models.state import flat_state
+from helpers.fixtures import randomize_torch
 
 torch = pytest.importorskip("torch")
 library = pytest.importorskip("segmentation_models_pytorch")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import randomize_torch
 from converters import torchvision
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
+from helpers.fixtures import randomize_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 segmentation = pytest.importorskip("torchvision.models.segmentation")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from conftest import blank_model
 from converters import smp
 from converters.convert import Options, convert
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
+from helpers.fixtures import blank_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
 pytest.importorskip("segmentation_models_pytorch")

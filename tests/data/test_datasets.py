@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED
 from deeplab_jax.classes import default_palette
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
@@ -16,6 +15,7 @@ from deeplab_jax.data.loader import eval_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.preprocess import preprocess
 from deeplab_jax.image.resize import Placement, place, resize_image, resize_mask
+from helpers.fixtures import SHARED
 
 PREPROCESS = PreprocessConfig(size=(40, 56))
 

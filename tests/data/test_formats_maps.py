@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import ade20k, cityscapes, cocostuff
 from deeplab_jax.errors import InputError
+from helpers.fixtures import SHARED
 
 DATA = SHARED / "data"
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from conftest import SHARED
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check.report import find_splits
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import supervisely
 from deeplab_jax.errors import InputError
 from helpers.annotation_files import sample
+from helpers.fixtures import SHARED
 
 
 def figures_of(path) -> list[dict]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conftest import SHARED
+from helpers.fixtures import SHARED
 
 JUNK = [None, True, -1, 0, 10**30, float("nan"), float("inf"), "", "..", "/", "\ud800", "a\nb", [], {}, [[]], [0.5] * 6]
 JUNK += ["x" * 5000, [[1e300] * 6], [-(10**400)], {"size": [4, 6], "counts": "0"}, [None, "a"], {"a": [{}]}]

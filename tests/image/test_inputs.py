@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import as_threshold
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from helpers import pixelwise
+from helpers.fixtures import random_images
 
 BGR = random_images((37, 23))[0]
 RGB = BGR[..., ::-1]

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE, PreprocessConfig
@@ -14,6 +13,7 @@ from deeplab_jax.image.preprocess import preprocess
 from deeplab_jax.image.resize import resize_image, resize_mask
 from deeplab_jax.package import inference_config
 from helpers import pixelwise, shared_api
+from helpers.fixtures import random_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:This might be a color image")  # scikit-image, which is right
 

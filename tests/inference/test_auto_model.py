@@ -13,7 +13,6 @@ import onnx
 import onnxruntime
 import pytest
 
-from conftest import random_images
 from converters.export.onnx_graph.onnx_package import export
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
@@ -22,6 +21,7 @@ from deeplab_jax.inference.auto_model import SegmentationModel
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.inference.postprocess import Rule, postprocess
 from deeplab_jax.package.folder import read_package
+from helpers.fixtures import random_images
 
 
 def test_the_documented_snippets_run(package):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
 from deeplab_jax.cli import main
@@ -21,6 +20,7 @@ from deeplab_jax.inference import predict as module
 from deeplab_jax.inference.auto_model import SegmentationModel
 from deeplab_jax.inference.predict import predict
 from deeplab_jax.package.folder import read_package
+from helpers.fixtures import random_images
 
 
 @pytest.fixture

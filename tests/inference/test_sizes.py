@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 
-from conftest import random_images
 from converters.export import export as exporter
 from converters.export.onnx_graph import onnx_package as converter
 from deeplab_jax import AutoModel
@@ -23,6 +22,7 @@ from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.package import inference_config
 from deeplab_jax.package.folder import read_package, with_size
 from deeplab_jax.package.limits import check_forward
+from helpers.fixtures import random_images
 
 OTHER = (33, 80)  # height, width
 SIZES = [(61, 83), (30, 97)]  # of images, which are compiled for

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import PreprocessConfig
@@ -17,6 +16,7 @@ from deeplab_jax.models import build_model
 from deeplab_jax.models.state import to_arrays
 from deeplab_jax.package.folder import read_package, with_background
 from deeplab_jax.package.inference_config import unlike_others
+from helpers.fixtures import random_images
 
 
 def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_path):

@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from conftest import random_images
 from deeplab_jax import AutoModel
 from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import read_package
 from helpers import pixelwise
+from helpers.fixtures import random_images
 
 
 def change(folder, file, **values):

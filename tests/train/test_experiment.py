@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT
 from deeplab_jax.cli import main
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
@@ -16,6 +15,7 @@ from deeplab_jax.model_config import MobileNetV2Config, XceptionConfig
 from deeplab_jax.train import loop
 from deeplab_jax.train.checkpoint import Progress
 from deeplab_jax.train.experiment import load_experiment
+from helpers.fixtures import ROOT
 
 SETTINGS = {
     "lr": 0.01,

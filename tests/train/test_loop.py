@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import changed
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, TrainConfig, to_dict
+from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, TrainConfig
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto_model import AutoModel
+from deeplab_jax.serialization import to_dict
 from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.run_dir import check_same_classes, open_run
@@ -25,6 +25,7 @@ from deeplab_jax.train.step import (
     init_state,
 )
 from deeplab_jax.train.tracking.tracker import Tracker, read_records
+from helpers.fixtures import changed
 
 
 def test_balance_weighs_classes_by_how_rare_they_are_in_the_training_set(tiny_experiment, tmp_path):

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from conftest import QUICK_TO_COMPILE, changed
+from conftest import QUICK_TO_COMPILE
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import Experiment, InitConfig, OptimConfig, TrainConfig, load_json, to_dict
+from deeplab_jax.config import Experiment, InitConfig, OptimConfig, TrainConfig
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.loader import train_batches
 from deeplab_jax.errors import InputError
+from deeplab_jax.serialization import load_json, to_dict
 from deeplab_jax.train import loop, validate
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.loop import train
@@ -33,6 +34,7 @@ from deeplab_jax.train.run_dir import extension, fit_to_data, last_checkpoint, o
 from deeplab_jax.train.sharding import make_shardings, put
 from deeplab_jax.train.step import init_state, make_train_step
 from deeplab_jax.train.tracking.tracker import Tracker, read_records
+from helpers.fixtures import changed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -333,7 +335,7 @@ def start(experiment: Path, run: Path, **environment: str) -> subprocess.Popen:
 def write_recipe(folder: Path, experiment) -> Path:
     recipe = folder / "tiny.py"
     recipe.write_text(
-        "import json\nfrom deeplab_jax.config import Experiment, from_dict\n"
+        "import json\nfrom deeplab_jax.config import Experiment\nfrom deeplab_jax.serialization import from_dict\n"
         f"config = from_dict(Experiment, json.loads({json.dumps(to_dict(experiment))!r}))\n"
     )
     return recipe

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from conftest import changed
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE
 from deeplab_jax.errors import InputError
@@ -16,6 +15,7 @@ from deeplab_jax.evaluate.metrics import confusion_matrix, scores
 from deeplab_jax.train.tracking.charts import GAP, beside_truth
 from deeplab_jax.train.tracking.tracker import Tracker, read_records
 from deeplab_jax.train.validate import Validation
+from helpers.fixtures import changed
 
 CLASSES = Classes(("sky", "road", "car"), ((0, 0, 255), (128, 128, 128), (255, 0, 0)))
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import changed
 from deeplab_jax.config import IGNORE, DataConfig, LossConfig, OptimConfig, PreprocessConfig
 from deeplab_jax.data.augment import augment, normalize
 from deeplab_jax.data.formats import open_dataset
@@ -27,6 +26,7 @@ from deeplab_jax.train.step import (
     make_train_step,
     saving_activations_only,
 )
+from helpers.fixtures import changed
 
 ONE = jax.devices()[:1]
 

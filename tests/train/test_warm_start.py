@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import blank_model
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import InitConfig, PreprocessConfig
 from deeplab_jax.data.generate import CLASS_NAMES
@@ -19,6 +18,7 @@ from deeplab_jax.train.loop import train
 from deeplab_jax.train.sharding import make_shardings
 from deeplab_jax.train.step import eval_model, init_from_package, init_state
 from deeplab_jax.train.warm_start import continue_training, describe_init, init_warnings, load_init, transfer_learning
+from helpers.fixtures import blank_model
 
 
 @pytest.fixture(scope="module")

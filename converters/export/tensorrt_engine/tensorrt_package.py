@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from converters.export.onnx_graph.session import open_session
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends.tensorrt_backend import Batches, check_usable
 from deeplab_jax.package.folder import check_vacant, read_package, write_package
 from deeplab_jax.package.inference_config import MAX_BATCH
@@ -56,16 +56,16 @@ class Profile:
         height, width = self.height or Span(*size[:1] * 3), self.width or Span(*size[1:] * 3)
         axes = {"batch": (self.batch, batch), "height": (height, sides[0]), "width": (width, sides[1])}
         for name, (span, fixed) in axes.items():
-            check(
-                1 <= span.least <= span.usual <= span.most, f"{name} {tuple(span)} must rise from least to most, from 1"
-            )
-            check(
-                fixed is None or set(span) == {fixed},
-                f"{name} {tuple(span)} does not fit the ONNX graph, whose {name} is {fixed}; give {fixed} three times, "
-                f"or export to ONNX with a symbolic {name}",
-            )
+            if not 1 <= span.least <= span.usual <= span.most:
+                raise InputError(f"{name} {tuple(span)} must rise from least to most, from 1")
+            if fixed is not None and set(span) != {fixed}:
+                raise InputError(
+                    f"{name} {tuple(span)} does not fit the ONNX graph, whose {name} is {fixed}; give {fixed} three "
+                    f"times, or export to ONNX with a symbolic {name}"
+                )
         for name, span, side in (("height", height, size[0]), ("width", width, size[1])):
-            check(span.least <= side <= span.most, f"{name} {tuple(span)} leaves out {side}, the package's own")
+            if not span.least <= side <= span.most:
+                raise InputError(f"{name} {tuple(span)} leaves out {side}, the package's own")
         return tuple((b, 3, h, w) for b, h, w in zip(self.batch, height, width, strict=True))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import IGNORE, read_json
+from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import check_names, relative, take
 from deeplab_jax.data.dataset import Example, Files, tally
 from deeplab_jax.data.figures import FARTHEST
@@ -29,8 +29,9 @@ from deeplab_jax.data.instances import (
     read_segmentation,
 )
 from deeplab_jax.data.splits import draw_split, find_split, names_of
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import is_image
+from deeplab_jax.serialization import read_json
 
 OUTLINES = "boxes are not enough, export the data set with polygons or masks"
 EXPORTED = "_annotations.coco.json"  # Roboflow's name
@@ -140,9 +141,11 @@ def read_classes(document: Any, layout: Layout) -> tuple[Classes, dict[int, int]
         else:
             labels[id] = len(names)
             names.append(category.name)
-    check(len(labels) > 0, f"{layout.path}: categories is empty; name every class")
+    if not len(labels):
+        raise InputError(f"{layout.path}: categories is empty; name every class")
     # A split may well hold none of the things.
-    check(len(used) > 0, f"{layout.path}: annotations is empty; {OUTLINES}")
+    if not len(used):
+        raise InputError(f"{layout.path}: annotations is empty; {OUTLINES}")
     check_names(names, str(layout.path))
     return Classes(tuple(names), default_palette(len(names))), labels
 
@@ -153,7 +156,8 @@ def read_categories(document: Any, path: Path) -> tuple[dict[int, Category], set
     for number, record in enumerate(take(document, "categories", list, str(path))):
         where = f"{path}: categories[{number}]"
         id = take(record, "id", int, where)
-        check(id not in categories, f"{where} has the id {id} of an earlier one; each needs its own")
+        if id in categories:
+            raise InputError(f"{where} has the id {id} of an earlier one; each needs its own")
         parent = record.get("supercategory")
         categories[id] = Category(take(record, "name", str, where), parent if isinstance(parent, str) else "")
     annotations = enumerate(take(document, "annotations", list, str(path)))
@@ -177,26 +181,34 @@ def read_examples(document: Any, layout: Layout, labels: dict[int, int]) -> list
     for number, record in enumerate(take(document, "images", list, str(path))):
         where = f"{path}: images[{number}]"
         id = take(record, "id", int, where)
-        check(id not in names, f"{where} has the id {id} of an earlier one; each needs its own")
+        if id in names:
+            raise InputError(f"{where} has the id {id} of an earlier one; each needs its own")
         names[id] = relative(take(record, "file_name", str, where), where)
         sizes[id] = height, width = take(record, "height", int, where), take(record, "width", int, where)
-        check(min(height, width) > 0 and max(height, width) <= FARTHEST, f"{where}: height or width is no size")
-    check(len(names) > 0, f"{path}: images is empty; describe at least one image")
-    check(len(set(names.values())) == len(names), f"{path}: images names a file twice; describe every image once")
+        if not (min(height, width) > 0 and max(height, width) <= FARTHEST):
+            raise InputError(f"{where}: height or width is no size")
+    if not len(names):
+        raise InputError(f"{path}: images is empty; describe at least one image")
+    if len(set(names.values())) != len(names):
+        raise InputError(f"{path}: images names a file twice; describe every image once")
     instances: dict[int, list[Instance]] = {id: [] for id in names}
     outlined = not document["annotations"]
     for number, record in enumerate(take(document, "annotations", list, str(path))):
         where = f"{path}: annotations[{number}]"
         image_id, category_id = take(record, "image_id", int, where), take(record, "category_id", int, where)
-        check(image_id in names, f"{where}: image_id {image_id} is not the id of one of its images")
+        if image_id not in names:
+            raise InputError(f"{where}: image_id {image_id} is not the id of one of its images")
         where = f"{where} of {names[image_id]}"
-        check(category_id in labels, f"{where}: category_id {category_id} is not the id of one of the categories")
+        if category_id not in labels:
+            raise InputError(f"{where}: category_id {category_id} is not the id of one of the categories")
         crowd = record.get("iscrowd", 0)
-        check(crowd in (0, 1), f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
+        if crowd not in (0, 1):
+            raise InputError(f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
         shape = read_segmentation(record.get("segmentation"), sizes[image_id], where)
         instances[image_id].append(Instance(IGNORE if crowd else labels[category_id], shape or Polygons(())))
         outlined |= shape is not None
-    check(outlined, f"{path}: no annotation has a segmentation; {OUTLINES}")
+    if not outlined:
+        raise InputError(f"{path}: no annotation has a segmentation; {OUTLINES}")
     folder = find_images(layout, names.values())
     return [Example(folder / names[id], path, Annotated(sizes[id], tuple(instances[id]))) for id in names]
 

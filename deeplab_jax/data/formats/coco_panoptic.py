@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.classes import Classes, Color, default_palette
-from deeplab_jax.config import IGNORE, read_json
+from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import relative, take
 from deeplab_jax.data.dataset import Example, Files, masks_by_stem
 from deeplab_jax.data.splits import draw_split
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import read_colors
+from deeplab_jax.serialization import read_json
 
 
 def open(root: Path, split: str) -> Files:
@@ -94,18 +95,19 @@ def find_lone_json(root: Path) -> Path:
 def read_categories(document: Any, path: Path) -> tuple[Classes, dict[int, int]]:
     """The classes, and the class id of every category id. Raises InputError that names the file and the key."""
     categories = sorted(by_id(document, "categories", str(path)).items())
-    check(bool(categories), f"{path}: categories is empty; describe every class")
-    check(
-        len(categories) < IGNORE,
-        f"{path} has {len(categories)} categories; masks of 8 bits can hold {IGNORE - 1} and void",
-    )
+    if not categories:
+        raise InputError(f"{path}: categories is empty; describe every class")
+    if not len(categories) < IGNORE:
+        raise InputError(f"{path} has {len(categories)} categories; masks of 8 bits can hold {IGNORE - 1} and void")
     names: list[str] = []
     palette: list[Color] = []
     for (id, category), usual in zip(categories, default_palette(len(categories)), strict=True):
         where = f"{path}: category {id}"
         name = " ".join(take(category, "name", str, where).split())
-        check(name.isprintable() and name != "", f"{where}: name {reprlib.repr(name)} must be a text of one line")
-        check(name not in names, f"{where}: name {reprlib.repr(name)} is that of another category; each needs its own")
+        if not name.isprintable() or name == "":
+            raise InputError(f"{where}: name {reprlib.repr(name)} must be a text of one line")
+        if name in names:
+            raise InputError(f"{where}: name {reprlib.repr(name)} is that of another category; each needs its own")
         names.append(name)
         palette.append(read_color(category, where) if "color" in category else usual)
     return Classes(tuple(names), tuple(palette)), {id: label for label, (id, _) in enumerate(categories)}
@@ -113,8 +115,8 @@ def read_categories(document: Any, path: Path) -> tuple[Classes, dict[int, int]]
 
 def read_color(category: Any, where: str) -> Color:
     color = take(category, "color", list, where)
-    valid = len(color) == 3 and all(type(channel) is int and 0 <= channel <= 255 for channel in color)
-    check(valid, f"{where}: color must be three whole numbers from 0 to 255, not {reprlib.repr(color)}")
+    if not (len(color) == 3 and all(type(channel) is int and 0 <= channel <= 255 for channel in color)):
+        raise InputError(f"{where}: color must be three whole numbers from 0 to 255, not {reprlib.repr(color)}")
     red, green, blue = color
     return red, green, blue
 
@@ -126,7 +128,8 @@ def read_examples(document: Any, path: Path, images: Path, masks: Path, ids: dic
     for number, annotation in enumerate(take(document, "annotations", list, str(path))):
         where = f"{path}: annotations[{number}]"
         image_id = take(annotation, "image_id", int, where)
-        check(image_id in records, f"{where}: image_id {image_id} is not the id of one of its images")
+        if image_id not in records:
+            raise InputError(f"{where}: image_id {image_id} is not the id of one of its images")
         image = images / file_name(records[image_id], f"{path}: image {image_id}")
         rows = [
             (segment_id, read_label(segment, ids, f"{where}: segment {segment_id}"))
@@ -134,7 +137,8 @@ def read_examples(document: Any, path: Path, images: Path, masks: Path, ids: dic
         ]
         table = np.array(rows, np.int32).reshape(-1, 2)
         examples.append(Example(image, masks / file_name(annotation, where), table))
-    check(bool(examples), f"{path}: annotations is empty; describe at least one image")
+    if not examples:
+        raise InputError(f"{path}: annotations is empty; describe at least one image")
     return examples
 
 
@@ -142,9 +146,12 @@ def read_label(segment: Any, ids: dict[int, int], where: str) -> int:
     """The class id of a segment, IGNORE for a crowd."""
     category = take(segment, "category_id", int, where)
     crowd = segment.get("iscrowd", 0)
-    check(0 < segment["id"] < 256**3, f"{where}: id must be 1 to {256**3 - 1}, which a color can hold")
-    check(category in ids, f"{where}: category_id {category} is not the id of one of the categories")
-    check(crowd in (0, 1), f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
+    if not 0 < segment["id"] < 256**3:
+        raise InputError(f"{where}: id must be 1 to {256**3 - 1}, which a color can hold")
+    if category not in ids:
+        raise InputError(f"{where}: category_id {category} is not the id of one of the categories")
+    if crowd not in (0, 1):
+        raise InputError(f"{where}: iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
     return IGNORE if crowd else ids[category]
 
 
@@ -153,7 +160,8 @@ def by_id(record: Any, key: str, where: str) -> dict[int, dict]:
     result: dict[int, dict] = {}
     for number, item in enumerate(take(record, key, list, where)):
         id = take(item, "id", int, f"{where}: {key}[{number}]")
-        check(id not in result, f"{where}: {key}[{number}] has the id {id} of an earlier one; each needs its own")
+        if id in result:
+            raise InputError(f"{where}: {key}[{number}] has the id {id} of an earlier one; each needs its own")
         result[id] = item
     return result
 

@@ -18,7 +18,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Example, Files, images_by_stem, masks_by_stem, pair_by_stem
 from deeplab_jax.data.masks import ColorMasks, IdMasks
 from deeplab_jax.data.splits import SPLITS, check_once, draw_split, find_list, find_split, read_lines, read_list
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import is_image_suffix
 
 VOID = "void"  # in a table of colors: what is no class
@@ -49,8 +49,8 @@ def listed(path: Path, images: Path, masks: Path) -> list[Example]:
     for line in read_list(path):
         name = Path(line)
         stem = name.stem if is_image_suffix(name.suffix) and name.name not in files else name.name
-        one = len(line.split()) == 1 or (stem in files and len(str(name.parent).split()) == 1)
-        check(one, f"{path}: a line must name one image, not {line!r}")
+        if not (len(line.split()) == 1 or (stem in files and len(str(name.parent).split()) == 1)):
+            raise InputError(f"{path}: a line must name one image, not {line!r}")
         stems.append(stem)
     check_once(stems, path)
     return [Example(files.get(stem, images / stem), result.get(stem, masks / f"{stem}.png")) for stem in stems]
@@ -109,5 +109,6 @@ def check_names(names: tuple[str, ...] | list[str], path: Path) -> None:
 
 
 def _read_classes(path: Path) -> list[str]:
-    check(path.is_file(), f"{path} is missing; write one class name a line, the first for mask value 0")
+    if not path.is_file():
+        raise InputError(f"{path} is missing; write one class name a line, the first for mask value 0")
     return read_lines(path)

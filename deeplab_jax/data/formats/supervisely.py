@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.classes import Classes, Color
-from deeplab_jax.config import IGNORE, read_json
+from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import check_names, check_size, take
 from deeplab_jax.data.dataset import Example, Files, tally
 from deeplab_jax.data.figures import WITHOUT_AREA, draw_figure
 from deeplab_jax.data.splits import SPLITS, draw_split, find_split, names_of
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import list_images
+from deeplab_jax.serialization import read_json
 
 PLACES = ("*/img", "*/datasets/**/img")  # of images; data sets may lie in others
 BACKGROUND = ("background", "bg", "__bg__")
@@ -71,9 +72,11 @@ class FigureMasks:
         for number, figure in enumerate(take(document, "objects", list, where)):
             place = f"{where}: objects[{number}]"
             title = take(figure, "classTitle", str, place)
-            check(title in self.labels, f"{place}: classTitle {reprlib.repr(title)} is no class of meta.json; add it")
+            if title not in self.labels:
+                raise InputError(f"{place}: classTitle {reprlib.repr(title)} is no class of meta.json; add it")
             shape = figure.get("geometryType") or self.shapes[title]
-            check(isinstance(shape, str), f"{place}: geometryType must be a text, not {reprlib.repr(shape)}")
+            if not isinstance(shape, str):
+                raise InputError(f"{place}: geometryType must be a text, not {reprlib.repr(shape)}")
             yield figure, shape, self.labels[title], place
 
     def left_out(self, example: Example) -> list[tuple[str, str]]:
@@ -160,7 +163,8 @@ def read_classes(document: Any, meta: Path, roles: Roles) -> tuple[Classes, Figu
     for number, record in enumerate(take(document, "classes", list, str(meta))):
         where = f"{meta}: classes[{number}]"
         title, color = take(record, "title", str, where), read_color(record, where)
-        check(title not in labels, f"{where} has the title {reprlib.repr(title)} of an earlier one; each needs its own")
+        if title in labels:
+            raise InputError(f"{where} has the title {reprlib.repr(title)} of an earlier one; each needs its own")
         shapes[title] = take(record, "shape", str, where)
         if title.lower() in roles.neutral:
             labels[title] = IGNORE
@@ -170,12 +174,14 @@ def read_classes(document: Any, meta: Path, roles: Roles) -> tuple[Classes, Figu
             labels[title] = len(names)
             names.append(title)
             palette.append(color)
-    check(len(names) > 1, f"{meta}: classes names no class besides background")
+    if not len(names) > 1:
+        raise InputError(f"{meta}: classes names no class besides background")
     check_names(names, str(meta))
     return Classes(tuple(names), tuple(palette)), FigureMasks(labels, shapes)
 
 
 def read_color(record: Any, where: str) -> Color:
     text = take(record, "color", str, where)
-    check(re.fullmatch("#[0-9a-fA-F]{6}", text) is not None, f"{where}: color {reprlib.repr(text)} must be #RRGGBB")
+    if re.fullmatch("#[0-9a-fA-F]{6}", text) is None:
+        raise InputError(f"{where}: color {reprlib.repr(text)} must be #RRGGBB")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -20,7 +20,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.formats import ade20k, cityscapes
 from deeplab_jax.data.formats.folder import read_class_names
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.image import read
 from deeplab_jax.image.read import size_of
 
@@ -236,7 +236,8 @@ def find_masks(folder: Path, key: str, feature: Any) -> Masks:
         if not count:
             values = values_of(folder, key)
             count, notes = max(values) + 1, gaps(values)
-        check(count < IGNORE, f"{folder} has {count} classes; masks of 8 bits can hold {IGNORE - 1} and void")
+        if not count < IGNORE:
+            raise InputError(f"{folder} has {count} classes; masks of 8 bits can hold {IGNORE - 1} and void")
         classes = with_palette(f"class_{id}" for id in range(count))
     return Masks(key, classes, {id: id for id in range(len(classes))}, notes=notes)
 

@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import save as to_bytes
 
 from deeplab_jax.classes import Classes
-from deeplab_jax.config import PreprocessConfig, load_json, save_json
+from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.model_config import ModelConfig
@@ -20,6 +20,7 @@ from deeplab_jax.models import DeepLab
 from deeplab_jax.models.state import from_arrays, to_arrays
 from deeplab_jax.package.folder import Package, one_logit_tells, with_background, write_package
 from deeplab_jax.package.limits import check_text
+from deeplab_jax.serialization import load_json, save_json
 
 
 def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:

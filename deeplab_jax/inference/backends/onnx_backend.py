@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.package.folder import Package
 from deeplab_jax.package.limits import check_forward
@@ -28,9 +28,10 @@ def load(
     chosen = providers_of(device, available) if providers is None else checked_providers(providers)
     names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     absent = [name for name in names if name not in available]
-    check(not absent, f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
-    some = threads is None or (type(threads) is int and 1 <= threads <= MOST_THREADS)
-    check(some, f"threads={threads!r} must be a whole number, 1 to {MOST_THREADS}")
+    if absent:
+        raise InputError(f"ONNX Runtime here has no {', '.join(absent)}; it has {', '.join(available)}")
+    if not (threads is None or (type(threads) is int and 1 <= threads <= MOST_THREADS)):
+        raise InputError(f"threads={threads!r} must be a whole number, 1 to {MOST_THREADS}")
     check_onnx_file(path, (package.max_batch, package.preprocess.channels, *package.preprocess.size))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -40,7 +41,8 @@ def load(
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
         raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
     unused = [name for name in names if name not in session.get_providers()]
-    check(not (message and unused), f"{path} cannot be run by {', '.join(unused)}: ONNX Runtime could not start it")
+    if message and unused:
+        raise InputError(f"{path} cannot be run by {', '.join(unused)}: ONNX Runtime could not start it")
     kind, static_batch = check_signature(package, session)
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
@@ -66,8 +68,8 @@ def checked_providers(providers: Any) -> list[Any]:
     """Raises InputError for what are no names, or pairs of a name and options."""
     listed = isinstance(providers, (list, tuple))
     kinds = (([type(part) for part in p] if isinstance(p, tuple) else type(p)) for p in providers) if listed else ()
-    right = listed and len(providers) > 0 and all(kind in (str, [str, dict]) for kind in kinds)
-    check(right, f"providers={providers!r} must be a list of names, or of pairs (name, dictionary of options)")
+    if not (listed and len(providers) > 0 and all(kind in (str, [str, dict]) for kind in kinds)):
+        raise InputError(f"providers={providers!r} must be a list of names, or of pairs (name, dictionary of options)")
     return list(providers)
 
 
@@ -75,7 +77,8 @@ def providers_of(device: str | None, available: Sequence[str]) -> list[Any]:
     if device is None:
         return [name for name in (GPU, CPU) if name in available]
     kind, number = parse_device(device)
-    check(kind != "tpu", "ONNX Runtime has no device 'tpu'; choose cpu or gpu")
+    if kind == "tpu":
+        raise InputError("ONNX Runtime has no device 'tpu'; choose cpu or gpu")
     return [CPU] if kind == "cpu" else [(GPU, {"device_id": number}), CPU]
 
 
@@ -94,7 +97,8 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
     if any(is_other(*pair) for pair in zip(sides, wanted, strict=True)):
         says = "not of any size" if package.any_size else f"but {package.size_from} says {size}"
         raise InputError(f"{path} takes images of {sides}, {says}; export it with --dynamic-size for other sizes")
-    check(output.type in FLOATS, f"{path} must give logits first, as floats, not {output.type}")
+    if output.type not in FLOATS:
+        raise InputError(f"{path} must give logits first, as floats, not {output.type}")
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)
     return FLOATS[given.type], static_batch

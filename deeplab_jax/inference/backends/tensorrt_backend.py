@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_jax.config import from_dict, read_json
-from deeplab_jax.errors import InputError, check, first_line
+from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.package.folder import Package
+from deeplab_jax.serialization import from_dict, read_json
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,6 @@ def read_batches(path: Path) -> Batches:
     else:
         keys = [f"dynamic_batch_size_{name}" for name in ("min", "opt", "max")]
         sizes = [from_dict(int, config.get(key), f"{path}: {key}") for key in keys]
-    check(0 < sizes[0] <= sizes[1] <= sizes[2], f"{path}: batch sizes {sizes} must rise from min to opt to max, from 1")
+    if not 0 < sizes[0] <= sizes[1] <= sizes[2]:
+        raise InputError(f"{path}: batch sizes {sizes} must rise from min to opt to max, from 1")
     return Batches(sizes[0], sizes[2])

@@ -15,7 +15,7 @@ import numpy as np
 import tensorrt as trt  # pyright: ignore[reportMissingImports]
 from cuda.bindings import runtime as cuda  # pyright: ignore[reportMissingImports]
 
-from deeplab_jax.errors import InputError, check
+from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends.tensorrt_backend import Batches
 
 DEVICE = 0  # CUDA_VISIBLE_DEVICES says which one that is
@@ -63,14 +63,15 @@ class Engine:
             )
         self._input, self._output = ports(engine, path)
         least, most = limits(engine, self._input)
-        check(
-            least[0] <= batches.least and batches.most <= most[0],
-            f"{path} takes {least[0]} to {most[0]} images at once, but trt_config.json says {batches.least} to "
-            f"{batches.most}",
-        )
+        if not (least[0] <= batches.least and batches.most <= most[0]):
+            raise InputError(
+                f"{path} takes {least[0]} to {most[0]} images at once, but trt_config.json says {batches.least} to "
+                f"{batches.most}"
+            )
         self._sides = least[2:], most[2:]
         self._context = engine.create_execution_context()
-        check(self._context is not None, f"{path} needs more memory than the GPU has: {self._log.take()}")
+        if self._context is None:
+            raise InputError(f"{path} needs more memory than the GPU has: {self._log.take()}")
         self._owners = runtime, engine  # which must outlive the context
         with ExitStack() as cleanup:
             self._stream = done(cuda.cudaStreamCreate())
@@ -88,7 +89,8 @@ class Engine:
         least, most = self._sides
         fits = all(low <= side <= high for low, side, high in zip(least, size, most, strict=True))
         mend = "give another size=, or --size, or build it for more with --height and --width"
-        check(fits, f"{self._path} takes images of {least} to {most}, {says} {size}; {mend}")
+        if not fits:
+            raise InputError(f"{self._path} takes images of {least} to {most}, {says} {size}; {mend}")
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """(b, 3, h, w) float32 to (b, K, h2, w2) float32 logits."""
@@ -134,11 +136,14 @@ def ports(engine: trt.ICudaEngine, path: Path) -> tuple[str, str]:
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if name not in inputs]
-    check(len(inputs) == len(outputs) == 1, f"{path} must have one input and one output, not {inputs} and {outputs}")
+    if not len(inputs) == len(outputs) == 1:
+        raise InputError(f"{path} must have one input and one output, not {inputs} and {outputs}")
     for name in names:
         kind = engine.get_tensor_dtype(name)
-        check(kind == trt.DataType.FLOAT, f"{path}: {name} must be float32, not {kind}")
-        check(len(engine.get_tensor_shape(name)) == 4, f"{path}: {name} must have 4 axes")
+        if kind != trt.DataType.FLOAT:
+            raise InputError(f"{path}: {name} must be float32, not {kind}")
+        if len(engine.get_tensor_shape(name)) != 4:
+            raise InputError(f"{path}: {name} must have 4 axes")
     return inputs[0], outputs[0]
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.config import Experiment, to_dict
+from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.serialization import to_dict
 
 
 class WeightsAndBiases:

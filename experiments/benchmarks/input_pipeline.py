@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import albumentations
+import albumentations  # pyright: ignore[reportMissingImports]
 import cv2
 import jax
 import numpy as np

@@ -16,7 +16,7 @@ class WeightsAndBiases:
 
     def __init__(self, folder: Path, config: Experiment):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError("train.wandb needs another package: pip install 'deeplab_jax[wandb]'") from None
         name = folder / "wandb-id.txt"

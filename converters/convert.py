@@ -7,10 +7,10 @@ from typing import Any
 
 from flax import nnx
 
-from converters import smp, smp_settings, tf_deeplab, timm, torchvision
+from converters import smp, smp_settings, tf_deeplab, tf_dilations, timm, torchvision
 from converters.normalization import Normalization, recorded_normalization
 from converters.readers.tf_files import atrous_rates_in, read_with_averages
-from converters.readers.torch_pickle import plain
+from converters.readers.torch_objects import plain
 from converters.readers.weights_file import Weights, has, read_weights
 from converters.recorded import Report, Setting
 from deeplab_jax.config import PreprocessConfig
@@ -139,13 +139,13 @@ def from_timm(path: Path, options: Options) -> Converted:
 
 def from_tf(path: Path, options: Options) -> Converted:
     variables, beside = read_with_averages(path)
-    result = tf_deeplab.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_deeplab.Dilations()
+    result = tf_dilations.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_dilations.Dilations()
     stride = first(options.output_stride, result.output_stride)
     rates = first(options.atrous_rates, result.atrous_rates)
     multi_grid = first(options.multi_grid, result.multi_grid)
     config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
     if isinstance(config.aspp, DPCConfig):
-        tf_deeplab.check_cell(config.aspp, result.cell)
+        tf_dilations.check_cell(config.aspp, result.cell)
     model = tf_deeplab.from_variables(variables, config)
     atrous = isinstance(config.aspp, ASPPConfig) and bool(config.aspp.atrous_rates)
     assumed = defaults_taken(

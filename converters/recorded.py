@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.readers.torch_pickle import plain
+from converters.readers.torch_objects import plain
 from deeplab_jax.errors import InputError
 
 NAMES = {  # an argument, under the name that segmentation_models_pytorch or timm has for it -> what else it is called

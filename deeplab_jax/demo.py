@@ -84,7 +84,7 @@ def run_demo(out: Path, export_onnx: Callable[[Path, Path], float], say: Callabl
         f"packages    {run / 'package'} (JAX), {onnx} (ONNX)\n\n"
         f"Next, on your own images: lay them out like {data}, copy experiments/recipes/camvid_resnet18.py, and\n"
         "  deeplab train EXPERIMENT.py --data.root DIR --data.format folder --out RUN\n"
-        "  deeplab predict RUN/package PICTURE... --out DIR"
+        "  deeplab predict RUN/package IMAGE... --out DIR"
     )
 
 

@@ -30,7 +30,7 @@ from helpers.fixtures import blank_model, changed, random_images, randomize_stat
 
 NAMES = ("background", "cell")
 TWO = Classes(NAMES, default_palette(2))
-PICTURES = random_images((49, 65), (60, 40), (30, 90))
+IMAGES = random_images((49, 65), (60, 40), (30, 90))
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def packages(config, tmp_path_factory):
 def test_a_model_s_own_masks_score_1(packages, engine):
     """Its masks at the usual threshold of 0.5, as PyTorch's users make them."""
     model = AutoModel.from_pretrained(packages[engine])
-    masks = [model(image)[0].segmentation_map.astype(np.uint8) for image in PICTURES]
+    masks = [model(image)[0].segmentation_map.astype(np.uint8) for image in IMAGES]
     assert 0.05 < np.mean(np.concatenate([mask.ravel() for mask in masks])) < 0.95
-    samples = [Sample(image[..., ::-1], mask, "") for image, mask in zip(PICTURES, masks, strict=True)]
+    samples = [Sample(image[..., ::-1], mask, "") for image, mask in zip(IMAGES, masks, strict=True)]
     result = evaluate(model, Labeled(samples))
     assert (result.miou, result.per_class_iou) == (1.0, {"background": 1.0, "cell": 1.0})
     # As in the shared inference API, nothing is less probable than 0.0.
-    assert all(result.segmentation_map.all() for result in model(PICTURES, confidence=0.0))
+    assert all(result.segmentation_map.all() for result in model(IMAGES, confidence=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_int8_is_measured_by_the_sigmoid_and_spares_what_it_would_spoil(deeplab,
     for split in ("train", "val"):
         for kind in ("images", "masks"):
             (data / kind / split).mkdir(parents=True)
-        for number, image in enumerate(PICTURES):
+        for number, image in enumerate(IMAGES):
             Image.fromarray(image[..., ::-1].copy()).save(data / f"images/{split}/{number}.png")
             mask = model(image)[0].segmentation_map
             Image.fromarray(mask.astype(np.uint8)).save(data / f"masks/{split}/{number}.png")

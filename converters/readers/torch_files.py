@@ -9,8 +9,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from converters.readers.torch_pickle import Placeholder as Placeholder  # part of what read_torch returns
-from converters.readers.torch_pickle import Resolver, Unpickler, damage, plain, require
+from converters.readers.torch_objects import Placeholder as Placeholder  # part of what read_torch returns
+from converters.readers.torch_objects import damage, plain, require
+from converters.readers.torch_pickle import Resolver, Unpickler
 from deeplab_jax.errors import InputError
 
 MAX_PICKLE = 2**23  # bytes: names and shapes of 50,000 tensors. Every byte can cost 150 bytes of memory.

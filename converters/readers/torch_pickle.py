@@ -4,12 +4,23 @@ import io
 import math
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from converters.readers.torch_objects import (
+    Dict,
+    Global,
+    Numpy,
+    Object,
+    Placeholder,
+    Storage,
+    Tensor,
+    damage,
+    plain,
+    require,
+)
 from deeplab_jax.errors import InputError
 
 MAX_NODES = 200_000
@@ -20,82 +31,11 @@ MAX_ODD_KEYS = 10_000  # numbers can be made to collide in a dictionary, text ca
 MAX_ARRAY = 1024  # bytes of a numpy array in a pickle: such are settings, and weights are tensors
 
 
-class Placeholder:
-    """Stands in a result for what is neither a tensor nor plain data. It carries nothing."""
-
-    __slots__ = ()
-
-
-def plain(name: str) -> str:
-    """A name out of a file as a short line of ASCII."""
-    return ascii(name[:80])[1:-1]
-
-
-def damage(reason: str) -> str:
-    return f"is damaged: {reason}; download or save it again"
-
-
-def require(fits: bool, reason: str) -> None:
-    if not fits:
-        raise InputError(damage(reason))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Global:
-    """What a name in a pickle stands for. It takes the arguments of a call as the tuple they are, as a copy could be
-    made of a large one again and again."""
-
-    call: Callable[[tuple], Any]
-    dtype: np.dtype | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Storage:
-    key: str
-    dtype: np.dtype
-    numel: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tensor:
-    storage: Any
-    offset: Any
-    size: Any
-    stride: Any
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Dict:
-    """A dictionary as pairs, as keys are hashed only once it is counted how many could collide."""
-
-    items: Any = field(default_factory=list)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
-
-
-@dataclass(slots=True, eq=False)
-class _Object:
-    """What is given its attributes by BUILD. Its value is that of one of them, or of all."""
-
-    attributes: Any = None
-    only: str | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Numpy:
-    """A type of numpy's, which is given its byte order by BUILD; or an array, which is given everything by it; or one
-    number, in the form in which an array is."""
-
-    code: Any = None
-    attributes: Any = None
-
-
-def _tensor(arguments: tuple) -> _Tensor:
+def _tensor(arguments: tuple) -> Tensor:
     # Gradient and hooks follow, and a seventh argument where the values are still to be conjugated or negated.
     if not len(arguments) < 7:
         raise InputError("holds a lazily conjugated tensor; save tensor.resolve_conj() instead")
-    return _Tensor(*arguments[:4])
+    return Tensor(*arguments[:4])
 
 
 def _first(arguments: tuple) -> Any:
@@ -106,12 +46,12 @@ def _nothing(_: tuple) -> Placeholder:
     return Placeholder()
 
 
-def _object(only: str | None = None) -> _Global:
-    return _Global(lambda _: _Object(only=only))
+def _object(only: str | None = None) -> Global:
+    return Global(lambda _: Object(only=only))
 
 
-def _numpy_scalar(arguments: tuple) -> _Numpy:
-    return _Numpy(attributes=(1, (), *arguments[:1], False, *arguments[1:2]))
+def _numpy_scalar(arguments: tuple) -> Numpy:
+    return Numpy(attributes=(1, (), *arguments[:1], False, *arguments[1:2]))
 
 
 def _encode(arguments: tuple) -> Any:
@@ -149,26 +89,26 @@ OMEGACONF = {  # the attribute that holds the value; others lead to the object a
     **{f"omegaconf.nodes.{kind}Node": "_val" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Path")},
 }
 KNOWN = {
-    **dict.fromkeys([*LEFT_OUT, *(f"torch.{dtype}" for dtype in _DTYPES.split())], _Global(_nothing)),
+    **dict.fromkeys([*LEFT_OUT, *(f"torch.{dtype}" for dtype in _DTYPES.split())], Global(_nothing)),
     **{
-        f"torch.{place}{name}": _Global(_nothing, STORAGES[name])
+        f"torch.{place}{name}": Global(_nothing, STORAGES[name])
         for name in STORAGES
         for place in ("", "cuda.", "storage.")
     },
-    "collections.OrderedDict": _Global(lambda arguments: _Dict(*arguments[:1])),
-    "collections.defaultdict": _Global(lambda _: _Dict()),  # what it was called with makes values that are not there
-    **dict.fromkeys(DICTIONARIES, _Global(lambda _: _Dict())),
+    "collections.OrderedDict": Global(lambda arguments: Dict(*arguments[:1])),
+    "collections.defaultdict": Global(lambda _: Dict()),  # what it was called with makes values that are not there
+    **dict.fromkeys(DICTIONARIES, Global(lambda _: Dict())),
     **dict.fromkeys(NAMESPACES, _object()),
     **{name: _object(only) for name, only in OMEGACONF.items()},
-    "numpy.dtype": _Global(lambda arguments: _Numpy(*arguments[:1])),
-    **{f"numpy.{core}.multiarray.scalar": _Global(_numpy_scalar) for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray._reconstruct": _Global(lambda _: _Numpy()) for core in ("core", "_core")},
-    "_codecs.encode": _Global(_encode),
-    "torch.Size": _Global(_first),
-    "torch._utils._rebuild_tensor": _Global(_tensor),
-    "torch._utils._rebuild_tensor_v2": _Global(_tensor),
-    "torch._utils._rebuild_parameter": _Global(_first),
-    "torch._utils._rebuild_parameter_with_state": _Global(_first),
+    "numpy.dtype": Global(lambda arguments: Numpy(*arguments[:1])),
+    **{f"numpy.{core}.multiarray.scalar": Global(_numpy_scalar) for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": Global(lambda _: Numpy()) for core in ("core", "_core")},
+    "_codecs.encode": Global(_encode),
+    "torch.Size": Global(_first),
+    "torch._utils._rebuild_tensor": Global(_tensor),
+    "torch._utils._rebuild_tensor_v2": Global(_tensor),
+    "torch._utils._rebuild_parameter": Global(_first),
+    "torch._utils._rebuild_parameter_with_state": Global(_first),
 }
 NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 # What PyTorch writes in its binary protocols. The others take names past find_class, reserve as much memory as the file
@@ -191,9 +131,9 @@ class Unpickler(_Base):
     def __init__(self, file: io.BytesIO, scripted: bool = False):
         super().__init__(file, encoding="utf-8")
         self.scripted = scripted
-        self.storages: dict[str, _Storage] = {}
+        self.storages: dict[str, Storage] = {}
 
-    def find_class(self, module: str, name: str) -> _Global:
+    def find_class(self, module: str, name: str) -> Global:
         require(len(module) + len(name) < MAX_NAME, "a name in it is too long")
         full_name = f"{module}.{name}"
         if full_name in KNOWN:
@@ -201,31 +141,31 @@ class Unpickler(_Base):
         if self.scripted and full_name.startswith("__torch__."):
             return _object()
         if self.scripted and module == "torch.jit._pickle":
-            return _Global(_first)
+            return Global(_first)
         remedy = "which is never loaded; save model.state_dict() and convert that"
         raise InputError(f"holds a pickled {plain(full_name)}, {remedy}")
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Storage:
         require(isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage", "it refers to no storage")
         _, kind, key, _, numel, *view = pid
         if view not in ([], [None]):
             raise InputError("has views of storages, as PyTorch once wrote; load and save it again with PyTorch")
-        dtype = kind.dtype if isinstance(kind, _Global) else None
+        dtype = kind.dtype if isinstance(kind, Global) else None
         if dtype is None or type(key) is not str or len(key) >= MAX_NAME or type(numel) is not int or numel < 0:
             raise InputError(damage("a storage is described wrongly"))
-        return self.storages.setdefault(key, _Storage(key, dtype, numel))
+        return self.storages.setdefault(key, Storage(key, dtype, numel))
 
     def load_empty_dictionary(self) -> None:
-        self.append(_Dict())
+        self.append(Dict())
 
     def load_call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        require(isinstance(function, _Global) and type(arguments) is tuple, "it calls what is no function")
+        require(isinstance(function, Global) and type(arguments) is tuple, "it calls what is no function")
         self.append(function.call(arguments))
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], _Object | _Numpy):
+        if isinstance(self.stack[-1], Object | Numpy):
             self.stack[-1].attributes = state
 
     dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
@@ -233,13 +173,13 @@ class Unpickler(_Base):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _numbers(array: _Numpy) -> Any:
+def _numbers(array: Numpy) -> Any:
     """A small numpy array, or a number."""
     if not (type(array.attributes) is tuple and len(array.attributes) == 5):
         return Placeholder()
     _, shape, dtype, fortran, data = array.attributes
-    code = dtype.code if isinstance(dtype, _Numpy) else None
-    order = dtype.attributes[1] if isinstance(dtype, _Numpy) and type(dtype.attributes) is tuple else None
+    code = dtype.code if isinstance(dtype, Numpy) else None
+    order = dtype.attributes[1] if isinstance(dtype, Numpy) and type(dtype.attributes) is tuple else None
     known = code in NUMPY_TYPES and order in ("<", "|") and type(data) is bytes and len(data) <= MAX_ARRAY
     sized = type(shape) is tuple and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)
     if not (known and sized):
@@ -261,31 +201,31 @@ class Resolver:
 
     def value(self, item: Any, depth: int = 0) -> Any:
         self._count(depth)
-        if isinstance(item, _Dict):
+        if isinstance(item, Dict):
             return {self._key(key, depth + 1): self.value(value, depth + 1) for key, value in item.items}
         if isinstance(item, list | tuple):
             return type(item)([self.value(element, depth + 1) for element in item])
-        if isinstance(item, _Tensor):
+        if isinstance(item, Tensor):
             return self._array(item)
-        if isinstance(item, _Object) and isinstance(item.attributes, _Dict):
+        if isinstance(item, Object) and isinstance(item.attributes, Dict):
             pairs = item.attributes.items
             parts = [value for key, value in pairs if key == item.only] if item.only else [item.attributes]
             return self.value(parts[0], depth + 1) if parts else Placeholder()
-        if isinstance(item, _Numpy):
+        if isinstance(item, Numpy):
             return _numbers(item)
         return item if item is None or isinstance(item, str | bytes | int | float) else Placeholder()
 
     def weights(self, module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
         """The tensors of a TorchScript module and of those in it, by dotted name."""
-        require(isinstance(module, _Object), "it holds no module")
+        require(isinstance(module, Object), "it holds no module")
         # Another state comes from a __getstate__, and only the code that is left aside could tell what it means.
-        attributes = module.attributes.items if isinstance(module.attributes, _Dict) else ()
+        attributes = module.attributes.items if isinstance(module.attributes, Dict) else ()
         for name, value in attributes:
             self._count(depth)
             require(type(name) is str and len(prefix) + len(name) < MAX_NAME, "an attribute has no name")
-            if isinstance(value, _Tensor):
+            if isinstance(value, Tensor):
                 yield prefix + name, self._array(value)
-            elif isinstance(value, _Object):
+            elif isinstance(value, Object):
                 yield from self.weights(value, f"{prefix}{name}.", depth + 1)
 
     def _count(self, depth: int) -> None:
@@ -302,9 +242,9 @@ class Resolver:
         require(self.odd_keys <= MAX_ODD_KEYS, "it has too many keys that are no text")
         return self.value(item, depth)
 
-    def _array(self, tensor: _Tensor) -> np.ndarray:
+    def _array(self, tensor: Tensor) -> np.ndarray:
         storage, offset, size, stride = tensor.storage, tensor.offset, tensor.size, tensor.stride
-        require(isinstance(storage, _Storage), "a tensor has no storage")
+        require(isinstance(storage, Storage), "a tensor has no storage")
         is_layout = type(size) is type(stride) is tuple and len(size) == len(stride) <= MAX_DIMENSIONS
         require(is_layout and all(type(n) is int and n >= 0 for n in (offset, *size, *stride)), "a shape is impossible")
         if 0 in size:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.readers.torch_files import read_torch
-from converters.readers.torch_pickle import plain
+from converters.readers.torch_objects import plain
 from converters.recorded import STATISTIC, Setting, settings_in, triple
 from deeplab_jax.errors import InputError
 from deeplab_jax.serialization import read_json

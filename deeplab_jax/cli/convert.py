@@ -1,7 +1,7 @@
 """`deeplab convert`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -47,7 +47,6 @@ def convert(
     """
     from converters.convert import Options
     from converters.convert import convert as run
-    from converters.verify import verify as compare
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
     from deeplab_jax.inference.backends import jax_backend
@@ -65,13 +64,20 @@ def convert(
     for line in converted.summary():
         say(line)
     if verify:
-        comparison = compare(source, weights, converted)
-        for line in comparison.lines:
-            say(line)
-        if not comparison.equal:
-            raise InputError(f"the converted model differs from {source}'s; {out} was not written")
+        compare(source, weights, converted, out)
     jax_backend.save(out, converted.model, Classes(names, default_palette(len(names))), converted.preprocess)
     say(f"package: {out}")
+
+
+def compare(source: str, weights: Path, converted: Any, out: Path) -> None:
+    """Raises InputError where the other library's network gives something else."""
+    from converters.verify import verify
+
+    comparison = verify(source, weights, converted)
+    for line in comparison.lines:
+        say(line)
+    if not comparison.equal:
+        raise InputError(f"the converted model differs from {source}'s; {out} was not written")
 
 
 def default_class_names(count: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0 && pip install "inference-models[onnx-cpu]==0.39.6" torch==2.13.0
     pip install --no-deps .
-    python experiments/benchmarks/automodel.py ONNX_PACKAGE PICTURE
+    python experiments/benchmarks/automodel.py ONNX_PACKAGE IMAGE
 
 Both run in one process by turns, with the same ONNX Runtime and its default threads; the session alone takes turns with
 them. Then both start by turns in processes of their own, from nothing to the first result.

@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0 && pip install "inference-models[onnx-cpu]==0.39.6" torch==2.13.0
     pip install --no-deps .
-    python experiments/checks/inference_models_parity.py ONNX_PACKAGE PICTURE... [--torch TORCH_PACKAGE]
+    python experiments/checks/inference_models_parity.py ONNX_PACKAGE IMAGE... [--torch TORCH_PACKAGE]
 
 With --torch the client runs that package, and our AutoModel the ONNX package of the same model. Needs an environment of
 its own: inference-models caps ONNX Runtime below 1.23.

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from converters import convert, tf_deeplab
+from converters import convert, tf_deeplab, tf_dilations
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.preprocess import preprocess
 from deeplab_jax.model_config import ModelConfig
@@ -125,26 +125,26 @@ def graph_rates(block3, block4, more=()):
 def test_dilations_of_a_frozen_graph_are_read_off():
     aspp = {f"aspp{i}_depthwise/depthwise": (rate, rate) for i, rate in enumerate((1, 6, 12), 1)}
     aspp |= {"aspp0/Conv2D": (1, 1), "aspp1_pointwise/Conv2D": (1, 1)}
-    assert tf_deeplab.recorded(graph_rates(2, (4, 8, 16), aspp)) == tf_deeplab.Dilations(8, (1, 6, 12), (1, 2, 4))
-    assert tf_deeplab.recorded(graph_rates(1, (4, 4, 4))) == tf_deeplab.Dilations(16, None, (2, 2, 2))
+    assert tf_dilations.recorded(graph_rates(2, (4, 8, 16), aspp)) == tf_dilations.Dilations(8, (1, 6, 12), (1, 2, 4))
+    assert tf_dilations.recorded(graph_rates(1, (4, 4, 4))) == tf_dilations.Dilations(16, None, (2, 2, 2))
     with pytest.raises(InputError, match="not those of output stride 8 or 16"):
-        tf_deeplab.recorded(graph_rates(1, (1, 2, 4)))
+        tf_dilations.recorded(graph_rates(1, (1, 2, 4)))
 
     unit = "xception_65/{}/unit_1/xception_module/separable_conv{}_depthwise/depthwise"
     plain = {unit.format("middle_flow/block1", i): (1, 1) for i in (1, 2, 3)}
     plain |= {unit.format("exit_flow/block2", i): (2, 2) for i in (1, 2, 3)}
-    assert tf_deeplab.recorded(plain) == tf_deeplab.Dilations(16, None, (1, 1, 1))
+    assert tf_dilations.recorded(plain) == tf_dilations.Dilations(16, None, (1, 1, 1))
     unit = "MobilenetV2/expanded_conv_{}/{}"
     mobile = {unit.format(13, "depthwise/depthwise"): (2, 2), unit.format(16, "depthwise/depthwise"): (4, 4)}
-    assert tf_deeplab.recorded(mobile | {unit.format(16, "expand/Conv2D"): (1, 1)}) == tf_deeplab.Dilations(8)
+    assert tf_dilations.recorded(mobile | {unit.format(16, "expand/Conv2D"): (1, 1)}) == tf_dilations.Dilations(8)
 
     cell = presets.tf_deeplab("xception_65", dense_prediction_cell=True).aspp
     branches = {f"meta_architecture/branch{i}_depthwise/depthwise": pair for i, pair in enumerate(cell.atrous_rates)}
-    actual = tf_deeplab.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
+    actual = tf_dilations.recorded(branches | {"meta_architecture/branch0_pointwise/Conv2D": (1, 1)}).cell
     assert actual == cell.atrous_rates
-    tf_deeplab.check_cell(cell, actual)
+    tf_dilations.check_cell(cell, actual)
     with pytest.raises(InputError, match=r"only the published .* are known"):
-        tf_deeplab.check_cell(cell, ((3, 3), *actual[1:]))
+        tf_dilations.check_cell(cell, ((3, 3), *actual[1:]))
 
 
 def test_a_wrong_number_of_rates_is_one_line():

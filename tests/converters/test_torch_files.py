@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.readers.torch_files import read_torch
-from converters.readers.torch_pickle import Placeholder
+from converters.readers.torch_objects import Placeholder
 from deeplab_jax.errors import InputError
 from helpers.fixtures import ROOT
 

@@ -18,7 +18,7 @@ import pytest
 from test_torch_files import FORMATS, SCRIPT_WARNINGS, assert_same, checkpoint, network, refused, saved, torch
 
 from converters.readers.torch_files import LEGACY_MAGIC, LEGACY_VERSION, read_torch
-from converters.readers.torch_pickle import Placeholder
+from converters.readers.torch_objects import Placeholder
 from deeplab_jax.errors import InputError
 
 

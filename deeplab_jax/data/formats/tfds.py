@@ -20,6 +20,7 @@ from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.formats import ade20k, cityscapes
 from deeplab_jax.data.formats.folder import read_class_names
+from deeplab_jax.data.tfds_builder import choose, import_tfds, open_builder
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.image import read
 from deeplab_jax.image.read import size_of
@@ -27,7 +28,6 @@ from deeplab_jax.image.read import size_of
 IMAGES = ("image", "image_left")  # usual keys of features, the likeliest first
 MASKS = ("segmentation_label", "segmentation_mask", "segmentation", "annotation", "label_map", "mask", "label")
 WITHOUT = "prepare the builder anew without it"  # what to do about an image that cannot be read
-FEATURES = "features.json"  # every prepared version has one
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Records:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Images as bytes of files and tensors as arrays, by key. Raises InputError for what cannot be read."""
-        skip = _import_tfds().decode.SkipDecoding
+        skip = import_tfds().decode.SkipDecoding
         as_files = {key: skip() for key, feature in self.features.items() if _is_image(feature)}
         try:
             stored = self.features.deserialize_example_np(self.source[index], decoders=as_files)
@@ -151,63 +151,9 @@ def open(root: Path, split: str, name: str) -> Prepared:
     return Prepared(records, image, known or find_masks(Path(builder.data_dir), key, features[key]))
 
 
-def open_builder(root: Path, name: str) -> Any:
-    """TFDS's builder. Raises InputError where there is none of that name, or not as ArrayRecord."""
-    named = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::(\d+\.\d+\.\d+))?", name)
-    if not named:
-        raise InputError(f"{name!r} names no TFDS builder; write NAME, NAME/CONFIG or NAME/CONFIG:1.0.0")
-    folder = root if (root / FEATURES).is_file() else find_version(root, *named.groups())
-    tfds = _import_tfds()
-    try:
-        builder = tfds.builder_from_directory(str(folder))
-        title, formats = builder.info.full_name, sorted(f.value for f in builder.info.available_file_formats())
-    except Exception as error:  # of JSON, Protocol Buffers or TFDS, each of its own kind
-        raise InputError(f"{folder} is no readable TFDS builder ({first_line(error)}); prepare it anew") from None
-    if not {part for part in named.groups() if part} <= set(title.split("/")):
-        raise InputError(f"{folder} holds {title}, not {name}; name that or another folder")
-    if "array_record" not in formats:
-        raise InputError(
-            f"{folder} was prepared as {' and '.join(formats)}; prepare it anew in another folder, with TensorFlow: "
-            f'tfds.builder("{title.rpartition("/")[0]}", data_dir=FOLDER, file_format="array_record")'
-            ".download_and_prepare()"
-        )
-    return builder
-
-
-def find_version(root: Path, builder: str, config: str | None, version: str | None) -> Path:
-    """The folder of that version of a builder, or of its newest one."""
-    folder = root / builder
-    if config is None and not _versions(folder):
-        configs = sorted(path.name for path in folder.glob("*") if _versions(path))
-        if len(configs) > 1:
-            raise InputError(f"{folder} has the configs {', '.join(configs)}; name one, as in {builder}/{configs[0]}")
-        config = next(iter(configs), None)
-    folder /= config or ""
-    versions = _versions(folder)
-    if not versions:
-        raise InputError(
-            f"{folder} holds no version that TFDS prepared; --data.root must be the folder that TFDS calls data_dir, "
-            f"which holds {builder}"
-        )
-    if version and version not in versions:
-        raise InputError(f"{folder} has no version {version}; it has {', '.join(versions)}")
-    return folder / (version or versions[-1])
-
-
-def choose(what: str, possible: Sequence[str], usual: Sequence[str], builder: Any) -> str:
-    """The key of the feature that has a usual name, or is the only one possible. Raises InputError that names all."""
-    named = [key for key in usual if key in possible]
-    if not named and len(possible) != 1:
-        features = sorted(f"{key} ({type(f).__name__} {f.shape})" for key, f in builder.info.features.items())
-        raise InputError(
-            f"{builder.data_dir} must have one {what}, or one called {' or '.join(usual)}; it has {', '.join(features)}"
-        )
-    return (named or possible)[0]
-
-
 def open_records(builder: Any, split: str, keys: Iterable[str]) -> Records:
     """Raises InputError that names the splits there are, or a shard that is missing."""
-    tfds = _import_tfds()
+    tfds = import_tfds()
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     splits = list(builder.info.splits)
     result = split if "val" in splits else re.sub(r"\bval\b", "validation", split)
@@ -253,7 +199,7 @@ def gaps(values: Sequence[int]) -> tuple[str, ...]:
 @functools.cache
 def values_of(folder: Path, key: str) -> tuple[int, ...]:
     """All that any mask of a builder holds, except IGNORE. Raises InputError where they cannot be those of classes."""
-    records = open_records(_import_tfds().builder_from_directory(str(folder)), "all", (key,))
+    records = open_records(import_tfds().builder_from_directory(str(folder)), "all", (key,))
     result: set[int] = set()
     for index in range(len(records)):
         values = decode_mask(records[index][key], f"the mask of example {index} of {records.place}", in_red=False)
@@ -288,27 +234,11 @@ def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndar
 
 
 def _is_image(feature: Any) -> bool:
-    return isinstance(feature, _import_tfds().features.Image)
+    return isinstance(feature, import_tfds().features.Image)
 
 
 def _is_mask(feature: Any) -> bool:
     """Whether it holds one integer for every pixel."""
-    if not _is_image(feature) and not isinstance(feature, _import_tfds().features.Tensor):
+    if not _is_image(feature) and not isinstance(feature, import_tfds().features.Tensor):
         return False
     return (len(feature.shape) == 2 or feature.shape[2:] == (1,)) and np.dtype(feature.np_dtype).kind in "bui"
-
-
-def _versions(folder: Path) -> list[str]:
-    """The names of the prepared versions in a folder, the newest last."""
-    result = [path.parent.name for path in folder.glob(f"*/{FEATURES}")]
-    result = [name for name in result if re.fullmatch(r"\d+\.\d+\.\d+", name)]
-    return sorted(result, key=lambda name: [int(part) for part in name.split(".")])
-
-
-def _import_tfds() -> Any:
-    try:
-        import array_record  # noqa: F401
-        import tensorflow_datasets  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"format tfds needs another package ({error}): pip install 'deeplab_jax[tfds]'") from None
-    return tensorflow_datasets

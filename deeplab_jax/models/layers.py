@@ -214,6 +214,9 @@ def max_pool(x: Float[Array, "b h w c"], padding: Padding = "symmetric") -> Floa
     return nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2))
 
 
+RESIZE_ROWS, RESIZE_COLUMNS = "Hh,bhwc->bHwc", "Ww,bhwc->bhWc"  # by which an exporter knows them
+
+
 def resize_bilinear(
     x: Float[Array, "b h w c"], size: tuple[int, ...], *, align_corners: bool
 ) -> Float[Array, "b h2 w2 c"]:
@@ -222,7 +225,7 @@ def resize_bilinear(
     A matrix product is fast forward and backward on every backend (a gather's gradient is a scatter) and keeps a
     symbolic batch size exportable. HIGHEST: of float32, nothing must be rounded to bf16 or TF32.
     """
-    for axis, product in enumerate(("Hh,bhwc->bHwc", "Ww,bhwc->bhWc")):
+    for axis, product in enumerate((RESIZE_ROWS, RESIZE_COLUMNS)):
         size_in, size_out = x.shape[1 + axis], size[axis]
         if size_in != size_out:
             matrix = interpolation_matrix(size_in, size_out, align_corners).astype(x.dtype)

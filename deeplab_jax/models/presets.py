@@ -1,6 +1,7 @@
 """Models that others ship, spelled out field by field."""
 
 from dataclasses import replace
+from typing import Any
 
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import (
@@ -110,25 +111,17 @@ def smp_deeplabv3plus(
     classes: int = 1,
     encoder_output_stride: int = 16,
     *,
-    in_channels: int = 3,
     decoder_channels: int = 256,
-    decoder_atrous_rates: tuple[int, ...] = (12, 24, 36),
     decoder_aspp_separable: bool = True,
-    decoder_aspp_dropout: float = 0.5,
+    **options: Any,
 ) -> ModelConfig:
-    """segmentation_models_pytorch 0.6 `DeepLabV3Plus`; arguments and defaults are its own."""
-    return ModelConfig(
-        num_classes=classes,
-        encoder=choose(SMP_ENCODERS, encoder, encoder_output_stride, in_channels),
-        aspp=ASPPConfig(
-            atrous_rates=decoder_atrous_rates,
-            channels=decoder_channels,
-            branches="separable" if decoder_aspp_separable else "dense",
-            refine="separable",
-            dropout=decoder_aspp_dropout,
-        ),
+    """segmentation_models_pytorch 0.6 `DeepLabV3Plus`; arguments and defaults are its own, `options` as above."""
+    options |= {"decoder_channels": decoder_channels, "decoder_aspp_separable": decoder_aspp_separable}
+    config = smp_deeplabv3(encoder, classes, encoder_output_stride, **options)
+    return replace(
+        config,
+        aspp=replace(config.aspp, refine="separable"),
         decoder=DecoderConfig(low_level_channels=48, channels=decoder_channels, fuse="separable", depth=1),
-        align_corners=True,
     )
 
 

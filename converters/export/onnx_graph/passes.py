@@ -20,7 +20,7 @@ from converters.export.onnx_graph.graph import (
     source,
 )
 from converters.export.onnx_graph.layout import TO_FIRST, TO_LAST
-from deeplab_jax.models.layers import interpolation_matrix
+from deeplab_jax.models.layers import RESIZE_COLUMNS, RESIZE_ROWS, interpolation_matrix
 
 
 def fold_constants(graph: ir.Graph) -> None:
@@ -68,10 +68,10 @@ def pool_globally(graph: ir.Graph) -> None:
 def resize(graph: ir.Graph) -> None:
     """Interpolation, which is traced as products with constant matrices, becomes Resize."""
     for node in nodes(graph, "Einsum"):
-        if node.attributes["equation"].as_string() != "Hh,bhwc->bHwc":
+        if node.attributes["equation"].as_string() != RESIZE_ROWS:
             continue  # the second half of a pair, or read with it
         columns = sole_consumer(node.outputs[0], "Einsum")
-        if columns is None or columns.attributes["equation"].as_string() != "Ww,bhwc->bhWc":
+        if columns is None or columns.attributes["equation"].as_string() != RESIZE_COLUMNS:
             raise GraphError(node, "is no half of an interpolation")
         matrices = constant(node.inputs[0]), constant(columns.inputs[0])
         mode = next((mode for mode in COORDINATES if all(interpolates(matrix, mode) for matrix in matrices)), None)

@@ -2,15 +2,13 @@
 
 import warnings
 
-import jax._src.core
-import jax.extend.core
-import jax2onnx
 import onnx
 import onnx_ir as ir
 
 import deeplab_jax
 from converters.export.onnx_graph import passes
 from converters.export.onnx_graph.graph import described, infer_shapes
+from converters.export.onnx_graph.jax2onnx_mended import jax2onnx
 from converters.export.onnx_graph.layout import channels_first
 from converters.export.onnx_graph.names import name_all, name_layers
 from converters.export.onnx_graph.sizes import TRACED, generalize
@@ -18,9 +16,6 @@ from deeplab_jax.models import DeepLab
 
 OPSET = 18  # the shared inference API's ONNX Runtime 1.22 reads opsets up to 22 and IR versions up to 10
 IR_VERSION = 10
-
-# jax2onnx 0.17.1 looks for it where JAX had it before 0.12.
-jax._src.core.ClosedJaxpr = jax.extend.core.ClosedJaxpr
 
 
 def trace(model: DeepLab) -> ir.Model:

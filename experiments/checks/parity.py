@@ -1,7 +1,7 @@
 """Every model of the family beside the library that it comes from, and the README's table of the outcome.
 
     pip install -e '.[port]' && python experiments/checks/parity.py
-    python experiments/checks/parity.py --readme README.md     # also writes the summary between the markers there
+    python experiments/checks/parity.py --readme docs/port.md  # also writes the summary between the markers there
 
 Random weights and random BatchNorm statistics; float32. segmentation_models_pytorch (batch 2, 96x160) and torchvision
 (batch 2, 97x161, both outputs) run side by side with ours; for Google's research/deeplab the logits of its original

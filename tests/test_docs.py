@@ -16,11 +16,11 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from conftest import ROOT, blank_model
 from deeplab_jax.cli import main
 from deeplab_jax.data.formats import FORMATS
 from deeplab_jax.train import loop, sharding
 from helpers.documents import PYTHON, SECTIONS, TEXTS, blocks, documented_calls, inline_code, prose, recipe_calls
+from helpers.fixtures import ROOT, blank_model
 
 each_document = pytest.mark.parametrize("name", TEXTS)
 

@@ -1,13 +1,16 @@
 """Finds a prepared builder of TensorFlow Datasets below a folder, by name, config and version."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.serialization import read_json
 
 FEATURES = "features.json"  # every prepared version has one
+NAMES_A_CLASS = ("pythonClassName", "python_class_name", "type")  # of a feature there; the last in older versions
 
 
 def open_builder(root: Path, name: str) -> Any:
@@ -18,6 +21,7 @@ def open_builder(root: Path, name: str) -> Any:
     folder = root if (root / FEATURES).is_file() else find_version(root, *named.groups())
     tfds = import_tfds()
     try:
+        check_features(folder / FEATURES)
         builder = tfds.builder_from_directory(str(folder))
         title, formats = builder.info.full_name, sorted(f.value for f in builder.info.available_file_formats())
     except Exception as error:  # of JSON, Protocol Buffers or TFDS, each of its own kind
@@ -31,6 +35,22 @@ def open_builder(root: Path, name: str) -> Any:
             ".download_and_prepare()"
         )
     return builder
+
+
+def check_features(path: Path) -> None:
+    """Raises InputError where a feature is not TFDS's own: it would import the module that the file names."""
+    nodes: list[Any] = [read_json(path)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, str) and node.lstrip().startswith("{"):  # so older versions hold what is inside a feature
+            nodes.append(json.loads(node))
+        elif isinstance(node, list):
+            nodes += node
+        elif isinstance(node, dict):
+            nodes += node.values()
+            for name in (node[key] for key in NAMES_A_CLASS if key in node):
+                if not str(name).startswith("tensorflow_datasets."):
+                    raise InputError(f"has a feature of {name!r}, which is not TFDS's own")
 
 
 def find_version(root: Path, builder: str, config: str | None, version: str | None) -> Path:

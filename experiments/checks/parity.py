@@ -1,4 +1,4 @@
-"""Every model of the family beside the library that it comes from, and the README's table of the outcome.
+"""Every model of the family beside the library that it comes from, and docs/port.md's table of the outcome.
 
     pip install -e '.[port]' && python experiments/checks/parity.py
     python experiments/checks/parity.py --readme docs/port.md  # also writes the summary between the markers there

@@ -163,6 +163,18 @@ def test_images_that_cannot_be(tfds, tmp_path):
             reader.open(tmp_path, "train", name)[0]
 
 
+def test_no_module_that_a_builder_names_is_imported(toy, tmp_path, monkeypatch):
+    """TFDS would import it for a feature that it does not know."""
+    (tmp_path / "strangers.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = next(tmp_path.rglob("features.json"))
+    text = path.read_text()
+    path.write_text(text.replace("tensorflow_datasets.core.features.image_feature.Image", "strangers.Image"))
+    assert path.read_text() != text
+    with pytest.raises(InputError, match=r"builder \(has a feature of 'strangers\.Image', which is not TFDS's own\)"):
+        reader.open(tmp_path, "train", "toy")
+
+
 def test_the_extra_is_named_where_it_is_not_installed(tmp_path, monkeypatch):
     (tmp_path / "features.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)

@@ -5,7 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
-from conftest import ROOT
+from helpers.fixtures import ROOT
 
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")] + sorted(
     (ROOT / "docs").glob("*.md")

@@ -1,4 +1,4 @@
-"""The one exception for input that cannot be used, and the checks that raise it."""
+"""The one exception for input that cannot be used."""
 
 import math
 from typing import Any
@@ -21,12 +21,6 @@ class InputError(ValueError):
 def first_line(error: Exception) -> str:
     """Of what another library says; the kind of error where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def check(fits: bool, message: str) -> None:
-    """Raises InputError unless it fits."""
-    if not fits:
-        raise InputError(message)
 
 
 def check_finite(config: Any) -> None:

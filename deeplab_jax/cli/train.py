@@ -53,7 +53,7 @@ def train(arguments: Sequence[str]) -> None:
             except OSError as error:
                 where = error.filename or out
                 raise InputError(f"{where}: {error.strerror or error}; mend that and run the same command") from None
-        figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {-best:.4f}"
+        figure = f"mIoU {best:.4f}" if config.train.best_by == "miou" else f"loss {best:.4f}"
         if is_main():
             say(f"best validation {figure}; package: {out / 'package'}; curves: {out / 'curves.png'}")
 

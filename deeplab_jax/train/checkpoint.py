@@ -24,16 +24,10 @@ from deeplab_jax.train.step import TrainState
 class Progress:
     """What a run knows of itself besides its state."""
 
-    best: float | None = None  # of validations: mIoU, or the loss negated
+    best: float | None = None  # of validations, by train.best_by: the largest mIoU, or the smallest loss
     without_gain: int = 0  # validations since the best one
     validated: int = 0  # the step of the last one
     losses: list[Any] = field(default_factory=list)  # of the steps since the last record of them
-
-    def is_better(self, score: float) -> bool:
-        """Whether a validation is the best so far; it is taken note of. One that is no number never is."""
-        better = not np.isnan(score) and (self.best is None or score > self.best)
-        self.best, self.without_gain = (score, 0) if better else (self.best, self.without_gain + 1)
-        return better
 
 
 class Checkpoints:

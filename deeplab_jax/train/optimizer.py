@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from deeplab_jax.config import OptimConfig
 
 
-def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
+def make_lr_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
     """The learning rate of every update: a linear warm-up, then down to 0 over the rest."""
     after = max(updates - config.warmup, 1)
     falling = {
@@ -26,7 +28,7 @@ def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Of a run of that many steps."""
     # An update is made every `accumulate` steps.
-    schedule = make_schedule(config, steps // config.grad_accum_steps)
+    schedule = make_lr_schedule(config, steps // config.grad_accum_steps)
     decay = [optax.add_decayed_weights(config.weight_decay, mask=kernels)] if config.weight_decay else []
     frozen = [optax.masked(optax.set_to_zero(), lambda params: is_frozen(params, config))]
     direction = optax.trace(config.momentum) if config.optimizer == "sgd" else optax.scale_by_adam()
@@ -44,6 +46,13 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     if config.grad_accum_steps == 1:
         return optimizer
     return optax.MultiSteps(optimizer, config.grad_accum_steps).gradient_transformation()
+
+
+def grad_norm(gradients: Any, config: OptimConfig) -> Float[Array, ""]:
+    """Of the gradients of all weights that are not frozen, as one vector, before they are clipped."""
+    frozen = jax.tree.leaves(is_frozen(gradients, config))
+    free = [leaf for leaf, still in zip(jax.tree.leaves(gradients), frozen, strict=True) if not still]
+    return jnp.sqrt(sum((jnp.square(leaf).sum() for leaf in free), jnp.zeros(())))
 
 
 def kernels(params: Any) -> Any:

@@ -2,11 +2,13 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+from deeplab_jax.train.schedule import Schedule
+from deeplab_jax.train.sharding import is_alone, largest_of_all
 
 
-class Interrupted(KeyboardInterrupt):
+class Preempted(KeyboardInterrupt):
     """The run was saved and can go on."""
 
     def __init__(self, number: int):
@@ -14,25 +16,39 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
 
 
-@contextmanager
-def caught_signals() -> Iterator[Callable[[], int]]:
-    """Inside, a first Ctrl-C or SIGTERM only makes the yielded function answer its number; a second leaves at once."""
-    caught: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+class Preemption:
+    """Inside this context a first Ctrl-C or SIGTERM is only taken note of; a second leaves at once.
 
-    def catch(number: int, _: object) -> None:
-        if caught:
-            raise Interrupted(number)
-        caught.append(number)
+    A signal to one of several processes is a signal to all: they learn of it at the same step.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self._schedule, self._caught = schedule, 0
+        # Python lets no other thread handle signals.
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.getsignal(number) for number in numbers}
+
+    def __enter__(self) -> "Preemption":
+        for number in self._before:
+            signal.signal(number, self._catch)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, _: FrameType | None) -> None:
+        if self._caught:
+            raise Preempted(number)
+        self._caught = number
         print("\nfinishing this step and saving; the same signal again leaves at once", flush=True)
 
-    if in_main_thread:
-        for number in before:
-            signal.signal(number, catch)
-    try:
-        yield lambda: caught[0] if caught else 0
-    finally:
-        if in_main_thread:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def signal(self) -> int:
+        """The number of a signal so far, or 0; the same in all processes, which must all ask."""
+        return largest_of_all(self._caught)
+
+    def signal_after(self, step: int) -> int:
+        """The same after a step. Several processes ask one another only where they wait for their devices anyway."""
+        return self.signal() if is_alone() or self._schedule.sync(step) else 0

@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,13 @@ import numpy as np
 
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import Experiment
+from deeplab_jax.data.dataset import Dataset
+from deeplab_jax.data.statistics import balancing_weights, count
 from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import PARTIAL, one_logit_tells
 from deeplab_jax.serialization import differences, load_json, save_json, to_dict
-from deeplab_jax.train.optimizer import make_schedule
+from deeplab_jax.train.optimizer import make_lr_schedule
+from deeplab_jax.train.sharding import is_main, wait_for_all
 
 UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder
 
@@ -57,6 +60,14 @@ def fit_to_data(config: Experiment, classes: Classes, images: int) -> Experiment
     return replace(config, train=train)
 
 
+def balance_classes(config: Experiment, train_set: Dataset) -> Experiment:
+    """The experiment with class weights in place of `loss.balance`: all pixels of the training set are counted."""
+    if not config.loss.balance:
+        return config
+    weights = balancing_weights(count(train_set, config.data.threads))
+    return replace(config, loss=replace(config.loss, class_weights=weights, balance=False))
+
+
 def check_same_classes(train_split: str, train: Classes, val_split: str, val: Classes) -> None:
     """Raises InputError where the ids of the two splits stand for other classes."""
     if train.names != val.names:
@@ -73,11 +84,21 @@ def last_checkpoint(out: Path) -> int:
 
 @contextmanager
 def open_run(config: Experiment, out: Path) -> Iterator[None]:
-    """Makes the run folder, or checks that the run in it is this one. Inside, it is this process's alone.
+    """Makes the run folder, or checks that the run in it is this one. Inside, it is this run's alone.
+
+    Of several processes the main one does so, and the others wait for it.
 
     Raises:
-        InputError: that names the difference, or where another process trains there.
+        InputError: that names the difference, or where another run is training there.
     """
+    with lock_run(config, out) if is_main() else nullcontext():
+        wait_for_all("run folder")
+        yield
+
+
+@contextmanager
+def lock_run(config: Experiment, out: Path) -> Iterator[None]:
+    """`open_run` in the main process."""
     path = out / "config.json"
     no_run = InputError(f"{out} exists and holds no run; choose another --out")
     if path.exists():
@@ -135,8 +156,8 @@ def extension(out: Path, config: Experiment, step: int) -> list[str]:
     if optim.schedule == "constant":
         same = f"the learning rate is constant, so it ends with the weights of a run of {new} steps in one go"
         return [f"extended from {old} to {new} steps: {same}", *patience]
-    before = np.asarray(make_schedule(optim, old // accumulate)((step - 1) // accumulate))
-    after = np.asarray(make_schedule(optim, new // accumulate)(step // accumulate))
+    before = np.asarray(make_lr_schedule(optim, old // accumulate)((step - 1) // accumulate))
+    after = np.asarray(make_lr_schedule(optim, new // accumulate)(step // accumulate))
     rates = f"the learning rate was {before:.3g} and goes on with {after:.3g}, to fall to 0 by step {new}"
     other = f"so it ends with other weights than a run of {new} steps in one go"
     return [f"extended from {old} to {new} steps: {rates}, {other}", *patience]

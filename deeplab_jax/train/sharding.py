@@ -37,7 +37,7 @@ def make_shardings(devices: Sequence[Any] | None = None, spatial_shards: int = 1
     if len(devices) % spatial_shards:
         raise InputError(f"train.spatial_shards={spatial_shards} must divide the number of devices, {len(devices)}")
     local = jax.local_device_count()
-    if jax.process_count() > 1 and spatial_shards % local and local % spatial_shards:
+    if not is_alone() and spatial_shards % local and local % spatial_shards:
         raise InputError(
             f"train.spatial_shards={spatial_shards} must divide the {local} devices of every process, or be a multiple"
         )
@@ -94,11 +94,16 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+    """Whether no other process trains with this one."""
+    return jax.process_count() == 1
+
+
 def wait_for_all(what: str) -> None:
-    if jax.process_count() > 1:
+    if not is_alone():
         multihost_utils.sync_global_devices(what)
 
 
 def largest_of_all(value: int) -> int:
     """Of the values that all processes give, at the same step."""
-    return int(np.max(multihost_utils.process_allgather(np.int32(value)))) if jax.process_count() > 1 else value
+    return value if is_alone() else int(np.max(multihost_utils.process_allgather(np.int32(value))))

@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Int
 
 from deeplab_jax.config import Experiment, OptimConfig
 from deeplab_jax.data.augment import augment, normalize
+from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab, build_model
 from deeplab_jax.models.layers import SAVED_ACTIVATION
 from deeplab_jax.models.state import abstract_model
 from deeplab_jax.train.losses import gather_true_class, make_loss, mask_ignored, most_probable, of_all_classes
-from deeplab_jax.train.optimizer import make_optimizer
+from deeplab_jax.train.optimizer import grad_norm, make_lr_schedule, make_optimizer
 from deeplab_jax.train.sharding import Shardings
 from deeplab_jax.train.warm_start import load_init
 
@@ -75,8 +77,13 @@ def init_from_package(
 
 
 def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Shardings) -> Callable:
-    """(state, batch) -> (state, metrics); the state is donated."""
+    """(state, batch) -> (state, metrics); the state is donated.
+
+    The metrics are scalars: `loss`, `grad_norm` before clipping, and `lr`, which the weights outside the encoder get.
+    """
     optimizer = make_optimizer(config.optim, config.train.steps)
+    accumulate = config.optim.grad_accum_steps
+    lr_schedule = make_lr_schedule(config.optim, config.train.steps // accumulate)
     loss_between = make_loss(config.loss)
     dtype = jnp.dtype(config.train.precision)
     replicated, sharded = shardings.state, shardings.batch
@@ -104,7 +111,9 @@ def make_train_step(config: Experiment, graph: nnx.GraphDef, shardings: Sharding
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         ema = update_ema(state, (params, batch_stats), config.optim.ema_decay) if state.ema else None
-        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), {"loss": loss}
+        lr = jnp.asarray(lr_schedule(state.step // accumulate), jnp.float32)
+        metrics = {"loss": loss, "lr": lr, "grad_norm": grad_norm(gradients, config.optim)}
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return train_step
 
@@ -158,6 +167,20 @@ def is_finite(state: TrainState) -> Array:
     """Whether every weight, statistic and moment is a number."""
     parts = (state.params, state.batch_stats, state.opt_state)
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parts)]).all()
+
+
+def stays_finite(losses: Sequence[Any], state: TrainState) -> bool:
+    """Whether the losses of the last steps and all that they made of the state are numbers."""
+    return bool(np.isfinite(losses).all() and is_finite(state))
+
+
+def check_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
+    """Raises InputError where the run has gone astray; what is saved is older."""
+    if not stays_finite(losses, state):
+        raise InputError(
+            f"the loss or a weight is not finite by step {step}; begin again in another --out with a lower "
+            "optim.lr, from random weights or from the package so far (init.package)"
+        )
 
 
 def eval_model(graph: nnx.GraphDef, state: TrainState) -> DeepLab:

@@ -22,15 +22,30 @@ class Validation(NamedTuple):
     truth: np.ndarray  # (n, h, w) uint8
     maps: np.ndarray  # (n, h, w) uint8, the most probable class
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """Those of all classes together, by the names that records and `train.best_by` have for them."""
+        return {
+            "loss": self.loss,
+            "miou": self.scores.miou,
+            "mean_accuracy": self.scores.mean_accuracy,
+            "pixel_accuracy": self.scores.pixel_accuracy,
+        }
+
 
 def make_validate(
-    config: Experiment, graph: nnx.GraphDef, shardings: Shardings, dataset: Dataset, shard: HostShard
-) -> Callable[[TrainState, Callable[[], int]], Validation | None]:
-    """(state, asked to leave) -> its validation, or None once asked; in every process, each with its shard."""
+    config: Experiment,
+    graph: nnx.GraphDef,
+    shardings: Shardings,
+    dataset: Dataset,
+    shard: HostShard,
+    preempted: Callable[[], int],
+) -> Callable[[TrainState], Validation | None]:
+    """state -> its validation, or None once the run is preempted; in every process, each with its shard."""
     eval_step = make_eval_step(config, graph, shardings)
     names, batch_size = dataset.classes.names, config.train.batch_size
 
-    def validate(state: TrainState, asked: Callable[[], int]) -> Validation | None:
+    def validate(state: TrainState) -> Validation | None:
         confusion, loss, pixels = np.zeros((len(names), len(names)), np.int64), 0.0, 0
         shown = ()
         for batch in eval_batches(dataset, config.preprocess, batch_size, config.data, shard):
@@ -40,7 +55,7 @@ def make_validate(
             if not shown:
                 count = min(len(dataset), len(result["maps"]), len(batch["image"]))
                 shown = (batch["image"][:count], batch["mask"][:count], result["maps"][:count])
-            if asked():
+            if preempted():
                 return None
         return Validation(scores(confusion, names, len(dataset)), loss / max(pixels, 1), *shown)
 

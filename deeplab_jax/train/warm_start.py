@@ -52,9 +52,9 @@ def encoder_alone(model: DeepLab, package: Path) -> list[str]:
         InputError: with every missing, unexpected or misshapen tensor of the encoder.
     """
     other = to_arrays(open_jax_package(package))
-    left = tuple({f"{name.split('.')[0]}." for name in names(model)} - {"encoder."})
-    put(model, {name: array for name, array in other.items() if name.startswith("encoder.")}, left, package)
-    return [name for name in names(model) if name.startswith(left)]
+    left = tuple({f"{name.split('.')[0]}." for name in variables_by_name(model)} - {"encoder."})
+    copy_arrays(model, {name: array for name, array in other.items() if name.startswith("encoder.")}, left, package)
+    return [name for name in variables_by_name(model) if name.startswith(left)]
 
 
 def describe_init(init: InitConfig, left: Sequence[str]) -> str:
@@ -91,11 +91,11 @@ def transfer_learning(model: DeepLab, package: Path) -> list[str]:
         InputError: with every missing, unexpected or misshapen tensor.
     """
     other = to_arrays(open_jax_package(package))
-    own = names(model)
+    own = variables_by_name(model)
     heads = [{n: w.shape for n, w in weights.items() if n.startswith("aux_head.hidden.")} for weights in (other, own)]
     left = LAST_LAYERS if heads[0] == heads[1] else (*LAST_LAYERS, "aux_head.")
     try:
-        put(model, {name: array for name, array in other.items() if not name.startswith(left)}, left, package)
+        copy_arrays(model, {name: array for name, array in other.items() if not name.startswith(left)}, left, package)
     except InputError as error:
         shapes = [{n: w.shape for n, w in weights.items() if n.startswith("encoder.")} for weights in (other, own)]
         hint = "; its encoder fits, which init.mode=encoder takes alone" if shapes[0] == shapes[1] else ""
@@ -115,7 +115,7 @@ def continue_training(model: DeepLab, package: Path, class_names: Sequence[str])
         InputError: that says where the class names differ, or with every missing, unexpected or misshapen tensor.
     """
     check_continue(model.config, package, class_names)
-    put(model, to_arrays(open_jax_package(package)), (), package)
+    copy_arrays(model, to_arrays(open_jax_package(package)), (), package)
 
 
 def check_continue(model: ModelConfig, package: Path, class_names: Sequence[str]) -> None:
@@ -187,8 +187,8 @@ def read_jax_package(package: Path) -> Package:
     return read
 
 
-def put(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> None:
-    variables = {name: leaf for name, leaf in names(model).items() if not name.startswith(left)}
+def copy_arrays(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> None:
+    variables = {name: leaf for name, leaf in variables_by_name(model).items() if not name.startswith(left)}
     try:
         check_complete({n: leaf.shape for n, leaf in variables.items()}, {n: a.shape for n, a in arrays.items()})
     except InputError as error:
@@ -197,5 +197,5 @@ def put(model: DeepLab, arrays: dict, left: tuple[str, ...], package: Path) -> N
         leaf[...] = arrays[name]
 
 
-def names(model: DeepLab) -> dict:
+def variables_by_name(model: DeepLab) -> dict:
     return {".".join(map(str, path)): leaf for path, leaf in flat_state(model).items()}

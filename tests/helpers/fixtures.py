@@ -13,15 +13,7 @@ from flax import nnx
 from PIL import Image
 
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.config import (
-    IGNORE,
-    AugmentConfig,
-    DataConfig,
-    Experiment,
-    OptimConfig,
-    PreprocessConfig,
-    TrainConfig,
-)
+from deeplab_jax.config import IGNORE, AugmentConfig, DataConfig, Experiment, OptimConfig, PreprocessConfig, TrainConfig
 from deeplab_jax.data.generate import CLASS_NAMES, draw_sample
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig

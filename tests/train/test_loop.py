@@ -17,13 +17,11 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
 from deeplab_jax.inference.auto_model import AutoModel
 from deeplab_jax.serialization import to_dict
-from deeplab_jax.train import loop
+from deeplab_jax.train import loop, step
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.run_dir import check_same_classes, open_run
 from deeplab_jax.train.sharding import make_shardings
-from deeplab_jax.train.step import (
-    init_state,
-)
+from deeplab_jax.train.step import init_state
 from deeplab_jax.train.tracking.tracker import Tracker, read_records
 from helpers.fixtures import changed
 
@@ -69,7 +67,7 @@ def test_run_folder(tiny_experiment, tmp_path):
     records = read_records(run)
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 13))
     assert [r["step"] for r in records if r["split"] == "val"] == [6, 12]
-    assert {"loss", "images_per_second"} < set(records[0])
+    assert {"loss", "lr", "grad_norm", "images_per_second"} < set(records[0])
     assert {"miou", "pixel_accuracy", "iou/disc"} < set(records[-1])
 
 
@@ -202,8 +200,8 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_packaged(tiny_experim
     """The loss of a step is that of the weights before it: these may be lost while it still looks well."""
     experiment = changed(tiny_experiment, steps=4, save_every=2, validate_every=4)
     with pytest.MonkeyPatch.context() as patch:
-        finite = loop.is_finite
-        patch.setattr(loop, "is_finite", lambda state: finite(state) and int(state.step) < 4)
+        finite = step.is_finite
+        patch.setattr(step, "is_finite", lambda state: finite(state) and int(state.step) < 4)
         with pytest.raises(InputError, match="not finite by step 4"):
             train(experiment, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]

@@ -7,11 +7,11 @@ import optax
 import pytest
 
 from deeplab_jax.config import OptimConfig
-from deeplab_jax.train.optimizer import kernels, make_optimizer, make_schedule
+from deeplab_jax.train.optimizer import kernels, make_lr_schedule, make_optimizer
 
 
 def test_poly_schedule():
-    schedule = make_schedule(OptimConfig(lr=0.5, poly_power=0.9), 100)
+    schedule = make_lr_schedule(OptimConfig(lr=0.5, poly_power=0.9), 100)
     for step in (0, 30, 99, 100):
         assert schedule(step) == pytest.approx(0.5 * (1 - step / 100) ** 0.9, rel=1e-5, abs=1e-9)
 
@@ -29,7 +29,7 @@ def test_only_kernels_decay():
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 def test_warm_up_rises_and_the_rest_falls_to_zero(schedule):
-    rate = make_schedule(OptimConfig(lr=0.5, schedule=schedule, warmup=10), 100)
+    rate = make_lr_schedule(OptimConfig(lr=0.5, schedule=schedule, warmup=10), 100)
     np.testing.assert_allclose([rate(i) for i in range(10)], 0.5 * np.arange(1, 11) / 10, rtol=1e-5)
     assert rate(10) == pytest.approx(0.5)
     expected = {"poly": 0.5 * 0.5**0.9, "cosine": 0.25, "constant": 0.5}[schedule]

@@ -26,10 +26,10 @@ from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.data.loader import train_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.serialization import load_json, to_dict
-from deeplab_jax.train import loop, validate
+from deeplab_jax.train import best, validate
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.loop import train
-from deeplab_jax.train.preemption import Interrupted
+from deeplab_jax.train.preemption import Preempted
 from deeplab_jax.train.run_dir import extension, fit_to_data, last_checkpoint, open_run
 from deeplab_jax.train.sharding import make_shardings, put
 from deeplab_jax.train.step import init_state, make_train_step
@@ -48,7 +48,7 @@ def test_an_interrupted_run_is_saved_at_that_step(tiny_experiment, tmp_path, num
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "train", interrupt)
         before = signal.getsignal(number)
-        with pytest.raises(Interrupted) as error:
+        with pytest.raises(Preempted) as error:
             train(changed(tiny_experiment, save_every=100), run)
     assert error.value.exit_status == 128 + number
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["5"]
@@ -63,7 +63,7 @@ def test_a_signal_during_validation_leaves_and_validates_next_time(tiny_experime
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "put", lambda *arguments: signal.raise_signal(signal.SIGTERM) or put(*arguments))
         for _ in range(2):
-            with pytest.raises(Interrupted):
+            with pytest.raises(Preempted):
                 train(tiny_experiment, broken)
             assert {record["split"] for record in read_records(broken)} == {"train"}
             assert max(int(path.name) for path in (broken / "checkpoints").iterdir()) == 6
@@ -81,7 +81,8 @@ def test_logged_losses_are_those_of_an_unbroken_run(tiny_experiment, tmp_path):
     shutil.copytree(tmp_path / "whole", tmp_path / "broken")
     shutil.rmtree(tmp_path / "broken" / "checkpoints" / "6")
     train(experiment, tmp_path / "broken")
-    whole, broken = ([(r["step"], r.get("loss")) for r in read_records(tmp_path / n)] for n in ("whole", "broken"))
+    figures = ("step", "loss", "lr", "grad_norm")
+    whole, broken = ([[r.get(f) for f in figures] for r in read_records(tmp_path / n)] for n in ("whole", "broken"))
     assert whole == broken
 
 
@@ -287,14 +288,14 @@ def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_b
     experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
     saved = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
+        patch.setattr(best.jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
         progress = train(experiment, tmp_path / "run")
     records = read_records(tmp_path / "run")
     actual = [(n, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]
     better = max if best_by == "miou" else min
     expected = [n for i, (n, value) in enumerate(actual) if all(better(value, v) != v for _, v in actual[:i])]
     assert saved == expected
-    assert abs(progress.best) == pytest.approx(better(value for _, value in actual))
+    assert progress.best == pytest.approx(better(value for _, value in actual))
 
 
 def test_epochs_and_parts_of_them_become_steps(tiny_experiment):

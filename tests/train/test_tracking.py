@@ -18,6 +18,7 @@ from deeplab_jax.train.validate import Validation
 from helpers.fixtures import changed
 
 CLASSES = Classes(("sky", "road", "car"), ((0, 0, 255), (128, 128, 128), (255, 0, 0)))
+METRICS = {"loss": 1.0, "lr": 0.5, "grad_norm": 4.0}
 
 
 def validation(miou_of: int = 0, size=(30, 40)) -> Validation:
@@ -42,13 +43,14 @@ def events(folder):
 def test_every_validation_leaves_figures_and_images(tiny_experiment, tmp_path):
     with Tracker(tmp_path, 0, 0, tiny_experiment, CLASSES) as track:
         for step in (5, 10):
-            track.train(step, {"loss": 1.0})
+            track.train(step, METRICS)
             track.validate(step, validation())
     values = {(event.step, value.tag): value for event in events(tmp_path) for value in event.summary.value}
     for step in (5, 10):
         assert values[step, "val/iou/car"].simple_value == 0
         assert values[step, "val/miou"].simple_value == 0
-        assert values[step, "train/loss"].simple_value == 1
+        for name, value in METRICS.items():
+            assert values[step, f"train/{name}"].simple_value == value
         for number in (0, 1):
             image = values[step, f"val/predictions/{number}"].image
             assert (image.height, image.width) == (30, 3 * 40 + 2 * GAP)
@@ -113,7 +115,7 @@ def test_weights_and_biases_gets_the_same_once_it_is_asked(tiny_experiment, tmp_
     experiment, calls = changed(tiny_experiment, wandb="project"), []
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(calls))
     with Tracker(tmp_path, 0, 0, experiment, CLASSES) as track:
-        track.train(5, {"loss": 1.0})
+        track.train(5, METRICS)
         track.validate(5, validation())
     (_, options), (_, step, figures), (_, _, validated), (_, _, images), finish = calls
     assert (options["project"], options["resume"], options["config"]["train"]["steps"]) == ("project", "allow", 12)

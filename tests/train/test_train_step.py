@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -16,6 +17,7 @@ from deeplab_jax.data.loader import eval_batches, train_batches
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.metrics import scores
 from deeplab_jax.models.state import abstract_model, to_arrays
+from deeplab_jax.train.loop import train
 from deeplab_jax.train.losses import cross_entropy
 from deeplab_jax.train.sharding import check_fit, make_shardings, put
 from deeplab_jax.train.step import (
@@ -26,6 +28,7 @@ from deeplab_jax.train.step import (
     make_train_step,
     saving_activations_only,
 )
+from deeplab_jax.train.tracking.tracker import read_records
 from helpers.fixtures import changed
 
 ONE = jax.devices()[:1]
@@ -133,6 +136,42 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     main, auxiliary = map(float, both())
     (loss,), _ = run_steps(tiny_experiment, ONE, steps=1)
     assert loss == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
+
+
+def test_learning_rate_and_gradient_norm_are_those_of_the_step(tiny_experiment, tmp_path):
+    """Beside the loss in metrics.jsonl: the rate of the update that a step is part of, and the norm of the gradient
+    before it is clipped, without what is frozen."""
+    optim = OptimConfig(lr=0.05, warmup=2, freeze_encoder=True, grad_clip_norm=0.01, grad_accum_steps=2)
+    experiment = replace(changed(tiny_experiment, steps=8), optim=optim)
+    train(experiment, tmp_path)
+    records = [record for record in read_records(tmp_path) if record["split"] == "train"]
+    falling = optax.polynomial_schedule(0.05, 0.0, 0.9, 2)
+    rates = [0.025, 0.05, float(falling(0)), float(falling(1))]
+    assert [record["lr"] for record in records] == pytest.approx([rate for rate in rates for _ in range(2)])
+
+    graph, state = init_state(experiment, make_shardings(ONE))
+    dataset = open_dataset(experiment.data.root, "folder", "train")
+    (batch,) = train_batches(dataset, experiment.preprocess, 8, range(1), 0, DataConfig())
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    images, ids = augment(
+        augment_key, jnp.asarray(batch["image"]), jnp.asarray(batch["mask"]), experiment.augment, experiment.preprocess
+    )
+
+    @jax.jit
+    @jax.grad
+    def gradient(params: nnx.State) -> jax.Array:
+        model = nnx.merge(graph, params, state.batch_stats, copy=True)
+        main, auxiliary = model.with_auxiliary(images, rngs=nnx.Rngs(dropout=dropout_key))
+        return cross_entropy(main, ids, LossConfig()) + 0.4 * cross_entropy(auxiliary, ids, LossConfig())
+
+    squares = {
+        path: float(np.square(np.asarray(leaf, np.float64)).sum())
+        for path, leaf in nnx.to_flat_state(gradient(state.params))
+    }
+    norm = np.sqrt(sum(square for path, square in squares.items() if path[0] != "encoder"))
+    assert records[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert norm > 0.1  # it would be clipped
+    assert np.sqrt(sum(squares.values())) > 1.01 * norm
 
 
 @pytest.mark.slow

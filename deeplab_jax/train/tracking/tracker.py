@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import SupportsFloat
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -53,31 +54,29 @@ class Tracker:
         if self._wandb:
             self._wandb.close(exit_code=1 if error else 0)
 
-    def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def say(self, *lines: str) -> None:
+        for line in lines:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def train(self, step: int, figures: dict[str, float]) -> None:
-        """Figures of the step just done, with the rate since the last call."""
+    def train(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Metrics of the step just done (`loss`, `lr`, `grad_norm`), with the rate since the last call."""
         before, then = self._last
+        figures = {name: float(value) for name, value in metrics.items()}
         now = time.perf_counter()
-        figures = figures | {"images_per_second": (step - before) * self._batch_size / (now - then)}
+        figures["images_per_second"] = (step - before) * self._batch_size / (now - then)
         self._last = (step, now)
         self._write(step, "train", figures)
         shown = f"loss {figures['loss']:.3f}  {figures['images_per_second']:.1f} images/s"
         self._progress.update(self._task, completed=step, figures=shown)
         if not self._progress.console.is_terminal:  # a log file gets lines, a terminal the bar
-            self.say(f"step {step} of {self._steps}: {shown}")
+            rates = f"lr {figures['lr']:.3g}  gradient norm {figures['grad_norm']:.3g}"
+            self.say(f"step {step} of {self._steps}: {shown}  {rates}")
 
     def validate(self, step: int, validation: Validation) -> None:
         """Figures and images of a validation; its time does not count against images/s."""
         result = validation.scores
-        figures = {
-            "loss": validation.loss,
-            "miou": result.miou,
-            "mean_accuracy": result.mean_accuracy,
-            "pixel_accuracy": result.pixel_accuracy,
-        }
-        self._write(step, "val", figures | {f"iou/{name}": iou for name, iou in result.per_class_iou.items()})
+        per_class = {f"iou/{name}": iou for name, iou in result.per_class_iou.items()}
+        self._write(step, "val", validation.figures | per_class)
         self.say(f"step {step}: validation mIoU {result.miou:.4f}, loss {validation.loss:.4f}")
         draw_curves(self._records, self._folder / "curves.png")
         rows = beside_truth(validation, self._classes)
@@ -108,9 +107,9 @@ class NullTracker:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def say(self, text: str) -> None: ...
+    def say(self, *lines: str) -> None: ...
 
-    def train(self, step: int, figures: dict[str, float]) -> None: ...
+    def train(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None: ...
 
     def validate(self, step: int, validation: Validation) -> None: ...
 

@@ -4,4 +4,4 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import AutoModel
 
 __all__ = ["AutoModel", "InputError"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

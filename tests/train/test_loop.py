@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tmp_path):
     hot = replace(tiny_experiment, optim=OptimConfig(lr=1e30))
     experiment = changed(hot, steps=12, log_every=4, save_every=12, validate_every=12)
     with pytest.raises(
-        InputError, match=r"is not finite by step 4; begin again in another --out with a lower optim\.learn"
+        InputError, match=r"is not finite by step 4; begin again in another --out with a lower optim\.lr, from"
     ):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "package").exists()

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--tf-reference",
         type=Path,
-        default=Path(__file__).resolve().parents[2] / "shared" / "facts" / "tf_reference",
+        default=Path(__file__).resolve().parents[3] / "shared" / "facts" / "tf_reference",
         help="folder of NAME.npz, NAME_variables.txt and seeded_weights.py",
     )
     parser.add_argument("--readme", type=Path, help="file whose table to write anew")

@@ -1,3 +1,3 @@
-from deeplab_jax.cli.main import main
+from deeplab_jax.cli import main
 
 raise SystemExit(main())

@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.data.formats import FORMATS
 from deeplab_jax.train import loop, sharding
 from helpers.documents import PYTHON, SECTIONS, TEXTS, blocks, documented_calls, inline_code, prose, recipe_calls
@@ -71,7 +71,7 @@ def write_supervisely_project(folder: Path) -> None:
 
 def run(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["deeplab", *arguments])
-    return main.main()
+    return commands.main()
 
 
 def stop_after_parsing(monkeypatch) -> None:
@@ -80,16 +80,16 @@ def stop_after_parsing(monkeypatch) -> None:
     def reached(*_, **__):
         raise Reached
 
-    for name, command in main.COMMANDS.items():
+    for name, command in commands.COMMANDS.items():
         if name != "train":  # which main calls by its own name
-            monkeypatch.setitem(main.COMMANDS, name, functools.wraps(command)(lambda *_, **__: reached()))
+            monkeypatch.setitem(commands.COMMANDS, name, functools.wraps(command)(lambda *_, **__: reached()))
     monkeypatch.setattr(loop, "train", reached)
     monkeypatch.setattr(sharding, "join_processes", lambda: None)
 
 
 @pytest.mark.parametrize("call", CALLS | RECIPE_CALLS, ids=" ".join)
 def test_every_command_is_parsed(workplace, monkeypatch, call):
-    if " ".join(call) in main.COMMANDS and call != ("demo",):
+    if " ".join(call) in commands.COMMANDS and call != ("demo",):
         return  # the name of a command
     stop_after_parsing(monkeypatch)
     with pytest.raises(SystemExit if "--help" in call else Reached) as end:
@@ -107,7 +107,7 @@ def test_a_wrong_command_is_not_parsed(workplace, monkeypatch):
 
 
 def test_every_command_is_documented():
-    assert {name_of(call) for call in CALLS} == set(main.COMMANDS)
+    assert {name_of(call) for call in CALLS} == set(commands.COMMANDS)
     assert len(RECIPE_CALLS) >= len(RECIPES)
 
 
@@ -179,7 +179,7 @@ def options():
     help = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(help):
         patch.setenv("COLUMNS", "400")
-        for name in main.COMMANDS:
+        for name in commands.COMMANDS:
             with pytest.raises(SystemExit):
                 run(patch, *name.split(), *([str(RECIPES[0])] if name == "train" else []), "--help")
     return set(re.findall(r"(?<![\w-])--([\w.-]+)", help.getvalue()))

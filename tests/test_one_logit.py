@@ -15,7 +15,7 @@ from PIL import Image
 
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.cli.main import main
+from deeplab_jax.cli import main
 from deeplab_jax.config import InitConfig, LossConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Files, Sample
 from deeplab_jax.data.formats import open_dataset

@@ -84,7 +84,7 @@ def rows(what: str, seconds: dict[str, tuple[float, float]], count: int, base: s
 def peak(package: Path, photos: list[Path], out: Path, confidence: float) -> int:
     """MB that `deeplab predict` takes at most, in a process of its own. On Linux."""
     # Not getrusage, which begins with the memory of the process that starts this one.
-    program = "from deeplab_jax.cli.main import main; main(); print(open('/proc/self/status').read())"
+    program = "from deeplab_jax.cli import main; main(); print(open('/proc/self/status').read())"
     words = ["predict", package, *photos, "--out", out, "--confidence", confidence]
     done = subprocess.run([sys.executable, "-c", program, *map(str, words)], check=True, capture_output=True, text=True)
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)

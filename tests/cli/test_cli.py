@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax.cli import main, terminal
+from deeplab_jax.cli import commands, terminal
 from helpers.fixtures import random_smp
 
 
@@ -20,7 +20,7 @@ def deeplab(monkeypatch, capsys):
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["deeplab", *map(str, arguments)])
         try:
-            code = main.main()
+            code = commands.main()
         except SystemExit as exit:
             code = exit.code
         return code, *capsys.readouterr()
@@ -193,7 +193,7 @@ def test_names_are_no_markup(deeplab, tiny_package, shapes_folder, tmp_path):
 def test_help_and_unknown_command(deeplab):
     code, output, _ = deeplab()
     assert code == 0
-    assert all(f"deeplab {name} " in output for name in main.COMMANDS)
+    assert all(f"deeplab {name} " in output for name in commands.COMMANDS)
     code, _, errors = deeplab("tarin")
     assert code == 2
     assert "there is no command 'tarin'" in errors

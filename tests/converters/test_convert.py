@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from converters import smp, timm
 from converters.convert import Options, convert
 from converters.verify import verify
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import presets
 from helpers.fixtures import blank_model
@@ -236,7 +236,7 @@ def test_broken_input_gives_one_line_and_leaves_nothing(v3plus, tmp_path, monkey
     make(v3plus.state_dict(), tmp_path / "w.pth")
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr("sys.argv", ["deeplab", "convert", "smp", "w.pth", "--out", "p", *arguments])
-    assert main.main() == 1
+    assert commands.main() == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1

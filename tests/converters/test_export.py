@@ -14,7 +14,7 @@ from PIL import Image
 from converters.export import export as converter
 from converters.export.onnx_graph import session
 from deeplab_jax import AutoModel
-from deeplab_jax.cli.main import main
+from deeplab_jax.cli import main
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.package.folder import read_package
 from helpers.fixtures import random_images

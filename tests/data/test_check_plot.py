@@ -10,7 +10,7 @@ from rich.console import Console
 from test_check_report import run
 
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check import report as checking
 from deeplab_jax.data.check.plot import draw, make_figure, under_mask, with_contrast
@@ -133,7 +133,7 @@ def test_without_training_images_no_weights_are_suggested():
 
 def command(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["deeplab", "data", "check", *map(str, arguments)])
-    return main.main()
+    return commands.main()
 
 
 def test_the_command_prints_draws_and_fails_on_faults(broken, tmp_path, monkeypatch, capsys):
@@ -155,7 +155,7 @@ def test_the_command_prints_draws_and_fails_on_faults(broken, tmp_path, monkeypa
     assert command(monkeypatch, "--data.root", tmp_path / "nowhere") == 1
     assert capsys.readouterr().err.count("does not exist or is no folder") == 1
     monkeypatch.setattr("sys.argv", ["deeplab", "data"])
-    assert main.main() == 2
+    assert commands.main() == 2
 
 
 def test_the_command_takes_names_of_splits(broken, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.draw import overlay_with_legend
 from deeplab_jax.image.listing import find_images
@@ -134,7 +134,7 @@ def deeplab(monkeypatch, capsys, model, tiny_package):
         monkeypatch.setattr(sys, "argv", ["deeplab", "predict", str(tiny_package), *map(str, words)])
         monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: model)
         try:
-            code = main.main()
+            code = commands.main()
         except SystemExit as leave:
             code = leave.code
         return code, *capsys.readouterr()

@@ -14,7 +14,7 @@ from converters.export import export as exporter
 from converters.export.onnx_graph import onnx_package as converter
 from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import SegmentationModel
@@ -170,7 +170,7 @@ def test_the_commands_hand_the_size_on(monkeypatch, capsys, tiny_package, shapes
         ("evaluate", *words, tiny_package, "--data.root", shapes_folder),
     ):
         monkeypatch.setattr(sys, "argv", ["deeplab", *map(str, command)])
-        assert main.main() == 1
+        assert commands.main() == 1
     assert asked == [size] * 3
     assert capsys.readouterr().err == "error: enough\n" * 3
 
@@ -179,5 +179,5 @@ def test_two_sizes_are_one_too_many(monkeypatch, capsys, shapes_folder, tmp_path
     image = shapes_folder / "images/val/0.png"
     command = ("predict", "p", image, "--out", tmp_path / "out", "--size", 3, 4, "--own-size")
     monkeypatch.setattr(sys, "argv", ["deeplab", *map(str, command)])
-    assert main.main() == 1
+    assert commands.main() == 1
     assert "--size and --own-size exclude each other" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax.cli import main
+from deeplab_jax.cli import commands
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
@@ -80,7 +80,7 @@ def test_a_training_file_starts_a_run(project, tmp_path, tiny_package, monkeypat
     monkeypatch.setattr("sys.argv", [*command, "--init.package", str(tiny_package)])
     started = []
     monkeypatch.setattr(loop, "train", lambda config, out: started.append((config, out)) or Progress(0.5))
-    assert main.main() == 0, capsys.readouterr().err
+    assert commands.main() == 0, capsys.readouterr().err
     ((config, out),) = started
     assert (config.model.num_classes, config.model.encoder.width) == (3, 8)  # the package's network
     assert (config.init.package, out) == (tiny_package, tmp_path / "run")

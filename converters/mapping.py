@@ -1,7 +1,7 @@
 """One engine for every weight converter: a table of module names, applied in both directions.
 
-A rule pairs a module of ours with a module of theirs. `{name}` stands for one path element and `{name+2}` for the
-number that lies 2 after it:
+A rule pairs a module of this project with one of another library. `{name}` stands for one path element and `{name+2}`
+for the number that lies 2 after it:
 
     ("aspp.atrous.{i}.conv", "decoder.aspp.0.convs.{i+1}.0")
 
@@ -32,10 +32,10 @@ class Dialect:
     """How another framework writes the parameters of a module."""
 
     separator: str  # between module and parameter
-    convolution: Mapping[str, str]  # our parameter's name -> theirs
+    convolution: Mapping[str, str]  # our parameter's name -> the other's
     depthwise: Mapping[str, str]
     norm: Mapping[str, str]
-    kernel_axes: tuple[int, int, int, int]  # their axes, of ours (height, width, in, out)
+    kernel_axes: tuple[int, int, int, int]  # where the other library has our (height, width, in, out)
     depthwise_axes: tuple[int, int, int, int]
     counter: str | None = None  # of the batches that BatchNorm has seen: an integer that we have no use for
 
@@ -69,10 +69,10 @@ class Tensor:
     shape: tuple[int, ...]
     axes: tuple[int, ...] = field(default=())
 
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+    def to_other(self, array: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(array.transpose(self.axes))
 
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
+    def to_own(self, array: np.ndarray) -> np.ndarray:
         return array.transpose(np.argsort(self.axes))
 
 
@@ -148,7 +148,7 @@ def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialec
             )
         if tensor.path[-1] == "var" and array.min(initial=0) < 0:
             raise InputError(f"{tensor.name} holds negative variances; the weights are of no use")
-        arrays[tensor.path] = tensor.to_ours(array)
+        arrays[tensor.path] = tensor.to_own(array)
     return arrays
 
 
@@ -156,7 +156,7 @@ def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict
     """The model's weights, or those of one part, under the names there; BatchNorm's counters, where there are, as 0."""
     flat, weights = flat_state(model), {}
     for tensor in tensors(model, rules, dialect, part):
-        weights[tensor.name] = tensor.to_theirs(np.array(flat[tensor.path][...]))
+        weights[tensor.name] = tensor.to_other(np.array(flat[tensor.path][...]))
         if dialect.counter and tensor.path[-1] == "var":
             weights[tensor.name.removesuffix(dialect.norm["var"]) + dialect.counter] = np.array(0, np.int64)
     return weights

@@ -43,7 +43,7 @@ def model_config(
     """The architecture: by the weights' shapes, then by what is given, then by what is recorded, else as usual.
 
     Raises:
-        InputError: where settings contradict each other or the weights, or say what no DeepLab of ours can do.
+        InputError: where settings contradict each other or the weights, or say what no DeepLab here can do.
     """
     settings = [setting for setting in settings if setting.name in OWN or _is_of_model(setting, settings)]
     shapes = smp.infer_shapes(weights)

@@ -22,7 +22,7 @@ from deeplab_jax.models import DeepLab, presets
 
 
 def convolution(own: str, other: str) -> mapping.Rules:
-    """A convolution and its BatchNorm, in a ConvNorm of ours and a scope of theirs."""
+    """A convolution and its BatchNorm, in a ConvNorm and in a scope of variables."""
     return (f"{own}.conv", other), (f"{own}.norm", f"{other}/BatchNorm")
 
 
@@ -103,7 +103,7 @@ CELL = (
 
 
 def names(config: ModelConfig) -> mapping.Rules:
-    """Our module names and theirs, for this architecture."""
+    """Our module names and its own, for this architecture."""
     table = list(ENCODERS[type(config.encoder)](config.encoder))
     if isinstance(config.aspp, DPCConfig):
         table += CELL

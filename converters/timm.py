@@ -31,7 +31,7 @@ def load_encoder(model: DeepLab, state_dict: Mapping[str, Any]) -> list[str]:
 
 
 def encoder_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
-    """The encoder's weights under the classifier's names. Raises InputError for an encoder that is not theirs."""
+    """The encoder's weights under the classifier's names. Raises InputError for an encoder that is not timm's."""
     plain = {"output_stride": 32, "in_channels": 3}
     encoder = replace(model.config.encoder, **plain)
     other = [replace(config, **plain) for config in presets.SMP_ENCODERS.values()]

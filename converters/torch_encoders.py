@@ -10,7 +10,7 @@ from deeplab_jax.models.presets import RESNETS, XCEPTIONS
 
 
 def names(config: EncoderConfig, prefix: str, flat: bool = False) -> Rules:
-    """Our module names and theirs.
+    """Our module names and the other library's.
 
     Args:
         config: the encoder.

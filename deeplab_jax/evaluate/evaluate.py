@@ -31,7 +31,7 @@ def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int
 
 
 def match_classes(own: list[str], other: tuple[str, ...]) -> np.ndarray:
-    """For every id of the package the data set's id of that name; len(theirs) where it has none."""
+    """For every id of the package the data set's id of that name; len(other) where it has none."""
     absent = [name for name in other if name not in own]
     if absent:
         raise InputError(

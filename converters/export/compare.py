@@ -1,7 +1,6 @@
 """What every layer of a model gives, by its path, to find where another engine's begins to differ."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,46 +12,15 @@ from deeplab_jax.models.layers import Conv
 
 
 def layer_outputs(model: DeepLab, run: Callable[[DeepLab, Any], Any], images: np.ndarray) -> dict[str, np.ndarray]:
-    """NHWC outputs of every convolution and BatchNorm, by the dotted path of the module, in the order of running."""
-    with recorded_layers(model) as outputs:
-        run(model, jax.numpy.asarray(images))
-    return {path: np.asarray(output) for path, output in outputs.items()}
-
-
-def running_order(model: DeepLab) -> list[str]:
-    """Dotted paths of the convolutions and BatchNorms that make the logits, as they run; nothing is computed."""
-    images = jax.ShapeDtypeStruct((1, 64, 64, model.config.encoder.in_channels), np.float32)
-    with recorded_layers(model) as outputs:
-        jax.eval_shape(lambda x: model(x), images)
-    return list(outputs)
-
-
-@contextmanager
-def recorded_layers(model: DeepLab) -> Iterator[dict[str, Any]]:
-    """What convolutions and BatchNorms return meanwhile, by the dotted path of the module."""
-    paths = {
-        id(module): ".".join(map(str, path))
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, (Conv, nnx.BatchNorm))
+    """NHWC outputs of every convolution and BatchNorm that runs, by the dotted path of the module."""
+    layers = {path for path, module in nnx.iter_modules(model) if isinstance(module, (Conv, nnx.BatchNorm))}
+    capture = nnx.capture(run, nnx.Intermediate, method_outputs=nnx.Intermediate)
+    _, outputs = capture(model, jax.numpy.asarray(images))
+    return {
+        ".".join(map(str, path)): np.asarray(output.get_value()[-1])
+        for (*path, method), output in nnx.to_flat_state(outputs)
+        if method == "__call__" and tuple(path) in layers
     }
-    outputs: dict[str, Any] = {}
-    with recorded(Conv, paths, outputs), recorded(nnx.BatchNorm, paths, outputs):
-        yield outputs
-
-
-@contextmanager
-def recorded(kind: type, paths: dict[int, str], outputs: dict[str, Any]) -> Iterator[None]:
-    call = kind.__call__
-
-    def record(self, x, *args, **kwargs):
-        outputs[paths[id(self)]] = y = call(self, x, *args, **kwargs)
-        return y
-
-    kind.__call__ = record
-    try:
-        yield
-    finally:
-        kind.__call__ = call
 
 
 def first_difference(model: DeepLab, graph: Any, images: np.ndarray, tolerance: float) -> str:

@@ -1,47 +1,50 @@
 """Names that tell where in the model a node comes from: `encoder.stage1.0.conv1`."""
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from flax import nnx
 
-from converters.export.compare import running_order
-from converters.export.onnx_graph.graph import GraphError, constant, nodes
+from converters.export.onnx_graph.graph import GraphError, add_constant, constant, nodes
 from deeplab_jax.errors import InputError
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.layers import Conv
 
 
+def numbered(model: DeepLab) -> DeepLab:
+    """A copy in which the first weight of every layer is its number, by which `name_layers` knows it in a graph."""
+    model = nnx.clone(model)
+    for number, weight in enumerate(weights(model).values()):
+        weight[...] = weight[...].at[(0,) * weight.ndim].set(number)
+    return model
+
+
+def weights(model: DeepLab) -> dict[str, Any]:
+    """Kernels of the convolutions and scales of the BatchNorms that make the logits, by the path of the module."""
+    return {
+        ".".join(map(str, path)): module.kernel if isinstance(module, Conv) else module.scale
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, (Conv, nnx.BatchNorm)) and path[0] != "aux_head"
+    }
+
+
 def name_layers(graph: ir.Graph, model: DeepLab) -> None:
-    """Convolutions and BatchNorms take the paths of the modules whose weights they hold.
+    """In the graph of a numbered copy, convolutions and BatchNorms take the paths of their modules, and all weights.
 
-    Modules of the same weights are told apart by the order in which they run. Raises InputError unless every one that
-    runs is there once.
+    Raises InputError unless every one is there once.
     """
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    paths = defaultdict(list)
-    for path in running_order(model):
-        module: Any = modules[path]
-        if isinstance(module, Conv):
-            paths[fingerprint(np.asarray(module.kernel[...]).transpose(3, 2, 0, 1))].append(path)
-        else:
-            paths[fingerprint(module.scale, module.bias, module.mean, module.var)].append(path)
+    paths = dict(enumerate(weights(model).items()))
     for node in (*nodes(graph, "Conv"), *nodes(graph, "BatchNormalization")):
-        arrays = [constant(value) for value in node.inputs[1:]]
-        result = paths[fingerprint(*arrays[: 1 if node.op_type == "Conv" else 4])]
-        if not result:
-            raise GraphError(node, "holds weights that are not the model's")
-        node.name = result.pop(0)
-    absent = [path for left in paths.values() for path in left]
-    if absent:
-        raise InputError(f"the traced graph lacks {', '.join(absent)}")
-
-
-def fingerprint(*arrays) -> tuple:
-    arrays = [np.asarray(array) for array in arrays]
-    return tuple((array.shape, array.tobytes()) for array in arrays)
+        path, weight = paths.pop(int(constant(node.inputs[1]).flat[0]), (None, None))
+        if weight is None:
+            raise GraphError(node, "holds weights that are not the model's, or another holds them too")
+        node.name = path
+        array = np.asarray(weight[...])
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        node.replace_input_with(1, add_constant(graph, f"{path}.weight", array))
+    if paths:
+        raise InputError(f"the traced graph lacks {', '.join(path for path, _ in paths.values())}")
 
 
 def name_all(graph: ir.Graph) -> None:

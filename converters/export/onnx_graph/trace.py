@@ -10,7 +10,7 @@ from converters.export.onnx_graph import passes
 from converters.export.onnx_graph.graph import described, infer_shapes
 from converters.export.onnx_graph.jax2onnx_mended import jax2onnx
 from converters.export.onnx_graph.layout import channels_first
-from converters.export.onnx_graph.names import name_all, name_layers
+from converters.export.onnx_graph.names import name_all, name_layers, numbered
 from converters.export.onnx_graph.sizes import TRACED, generalize
 from deeplab_jax.models import DeepLab
 
@@ -20,22 +20,19 @@ IR_VERSION = 10
 
 def trace(model: DeepLab) -> ir.Model:
     """One input `images` (batch, channels, height, width), one output `logits` of the same size; both float32."""
-    channels = model.config.encoder.in_channels
-    model.set_attributes(form="conv", raise_if_not_found=False)  # one Conv node a convolution
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*'.value' access is now deprecated", DeprecationWarning)  # jax2onnx's
-            traced = jax2onnx.to_onnx(
-                model,
-                [(1, *TRACED, channels)],
-                model_name="deeplab",
-                opset=OPSET,
-                input_names=["images"],
-                output_names=["logits"],
-                return_mode="ir",
-            )
-    finally:
-        model.set_attributes(form="auto", raise_if_not_found=False)
+    traceable = numbered(model)
+    traceable.set_attributes(form="conv", raise_if_not_found=False)  # one Conv node a convolution
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*'.value' access is now deprecated", DeprecationWarning)  # jax2onnx's
+        traced = jax2onnx.to_onnx(
+            traceable,
+            [(1, *TRACED, model.config.encoder.in_channels)],
+            model_name="deeplab",
+            opset=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            return_mode="ir",
+        )
     return tidy(traced, model)
 
 

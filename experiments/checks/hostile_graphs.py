@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deeplab_jax.errors import InputError
 from deeplab_jax.package.onnx_check.file import check_onnx_file
-from deeplab_jax.package.onnx_check.sizes import RULES
+from deeplab_jax.package.onnx_check.operators import OPERATORS
 
 NUMBERS = 0, 1, -1, 2, 3, 7, 255, 1000, 65536, 2**31 - 1, 2**31, -(2**31), 2**33, 2**62, 2**63 - 1, -(2**63)
 SMALL = -2, -1, 0, 1, 1, 1, 2, 2, 3, 4, 5, 8
 REALS = 0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e38, -1e38, math.inf, -math.inf, math.nan, 2.5, 1000.0
-OPERATORS = sorted(RULES)
+KNOWN_OPERATORS = sorted(OPERATORS)
 ALL_OPERATORS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
 INPUT_SHAPE = 8, 3, 49, 65
 OPSET = 20
@@ -80,7 +80,7 @@ def random_graph(chance: random.Random) -> onnx.ModelProto:
     """A chain of operators of which each is known, with any attributes and constants."""
     nodes, constants, last = [], [], "x"
     for number in range(chance.choice((1, 1, 2, 3))):
-        op = chance.choice(OPERATORS)
+        op = chance.choice(KNOWN_OPERATORS)
         schema = onnx.defs.get_schema(op, OPSET)
         inputs = [last]
         for place in range(1, chance.randint(schema.min_input, max(schema.min_input, min(schema.max_input, 5)))):
@@ -147,7 +147,7 @@ def change_graph(model: onnx.ModelProto, chance: random.Random) -> str:
             weights.data_type = chance.randrange(25)
             return f"{weights.name} has type {weights.data_type}"
         case 4:
-            node.op_type = chance.choice(OPERATORS if chance.random() < 0.7 else ALL_OPERATORS)
+            node.op_type = chance.choice(KNOWN_OPERATORS if chance.random() < 0.7 else ALL_OPERATORS)
             return f"{node.name} is {node.op_type}"
         case 5:
             names = [name for n in graph.node for name in (*n.input, *n.output)] + [w.name for w in graph.initializer]

@@ -2,5 +2,5 @@
 
 file     what the file declares is there, and is plain data
 sizes    what the graph would compute has a size, which is known and within reason
-shapes, windows, values     the operators' own rules for that
+operators     the operators that may run, and their rules, which are in shapes, windows and values
 """

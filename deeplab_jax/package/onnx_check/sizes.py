@@ -2,15 +2,16 @@
 
 A file of a hundred bytes can ask for a terabyte: a constant of that shape, a huge padding, or forty concatenations that
 double each time. So the nodes are gone through with one image's shapes, by the operators' own rules and with the
-values of the small tensors that shapes are computed from. `RULES` is also the list of operators that may run.
+values of the small tensors that shapes are computed from.
 """
 
 import math
 from collections.abc import Iterable
 
-from deeplab_jax.package.onnx_check import shapes, windows
-from deeplab_jax.package.onnx_check.graph import FLOAT, MOST_SIDES, Node, Rule, Shape, Tensor
-from deeplab_jax.package.onnx_check.values import known_value, output_type
+import numpy as np
+
+from deeplab_jax.package.onnx_check.graph import FLOAT, MOST_SIDES, MOST_VALUES, Node, Shape, Tensor
+from deeplab_jax.package.onnx_check.operators import OPERATORS, Operator
 from deeplab_jax.protobuf import Malformed
 
 # Of all intermediate results at one time: so much, and for large network inputs so many times the input.
@@ -62,12 +63,14 @@ def check_sizes(
 
 def results_of(node: Node, inputs: list[Tensor | None]) -> tuple[list[Tensor], int]:
     """The outputs of a node and its number of operations."""
-    if node.op not in RULES:
+    if node.op not in OPERATORS:
         raise Malformed(f"the node {node.name!r} has the operator {node.op!r}, which is none of those that may run")
+    operator = OPERATORS[node.op]
     try:
-        result = RULES[node.op](node, inputs)
-        value = known_value(node, inputs, result[0])
-        kind = output_type(node, inputs)
+        result = operator.shapes(node, inputs)
+        value = known_value(operator, node, inputs, result[0])
+        kind = operator.type(node, inputs)
+        cost = operator.cost(node, inputs)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
         raise Malformed(f"the node {node.name!r} ({node.op}) does not fit its inputs: {error}") from None
     for shape in result:
@@ -76,46 +79,15 @@ def results_of(node: Node, inputs: list[Tensor | None]) -> tuple[list[Tensor], i
     tensors = [Tensor(kind, shape, value if shape == result[0] else None) for shape in result]
     tensors += tensors[:1] * (len(node.outputs) - len(tensors))
     read = max((math.prod(tensor.shape) for tensor in inputs if tensor), default=0)
-    return tensors, max(read, math.prod(result[0]) * windows.cost_each(node, inputs))
+    return tensors, max(read, math.prod(result[0]) * cost)
 
 
-def rules(rule: Rule, names: str) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
-
-
-RULES: dict[str, Rule] = {
-    **rules(shapes.same, "Cast CastLike Clip Dropout Identity QuantizeLinear DequantizeLinear"),
-    **rules(shapes.same, "Abs Ceil Erf Exp Floor Log Neg Not Reciprocal Round Sign Sqrt"),
-    **rules(shapes.same, "Elu Gelu HardSigmoid HardSwish LeakyRelu Mish Relu Selu Sigmoid Softplus Softsign Tanh"),
-    **rules(shapes.same, "LogSoftmax Softmax LpNormalization LRN ThresholdedRelu"),
-    **rules(shapes.broadcast, "Add Div Max Mean Min Mod Mul Pow PRelu Sub Sum Where"),
-    **rules(shapes.broadcast, "And Equal Greater GreaterOrEqual Less LessOrEqual Or Xor"),
-    **rules(shapes.reduce, "ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd"),
-    **rules(shapes.reduce, "ReduceSum ReduceSumSquare ArgMax ArgMin"),
-    **rules(windows.per_channel, "BatchNormalization InstanceNormalization"),
-    **rules(windows.convolution, "Conv QLinearConv"),
-    **rules(windows.pool, "AveragePool MaxPool"),
-    **rules(windows.global_pool, "GlobalAveragePool GlobalMaxPool"),
-    "LayerNormalization": windows.layer_norm,
-    "MatMul": windows.matmul,
-    "Gemm": windows.gemm,
-    "Einsum": windows.einsum,
-    "Concat": shapes.concat,
-    "Constant": shapes.constant,
-    "ConstantOfShape": shapes.constant_of_shape,
-    "Expand": shapes.expand,
-    "Flatten": shapes.flatten,
-    "Gather": shapes.gather,
-    "Pad": shapes.pad,
-    "Range": shapes.range_shape,
-    "Reshape": shapes.reshape,
-    "Resize": shapes.resize,
-    "Shape": shapes.shape_of,
-    "Size": shapes.size_of,
-    "Slice": shapes.slice_shape,
-    "Split": shapes.split,
-    "Squeeze": shapes.squeeze,
-    "Tile": shapes.tile,
-    "Transpose": shapes.transpose,
-    "Unsqueeze": shapes.unsqueeze,
-}
+def known_value(operator: Operator, node: Node, inputs: list[Tensor | None], shape: Shape) -> np.ndarray | None:
+    """The first output, where it is small and follows from known inputs."""
+    if operator.value is None or math.prod(shape) > MOST_VALUES:
+        return None
+    if node.op not in ("Shape", "Size") and any(tensor is not None and tensor.value is None for tensor in inputs):
+        return None
+    with np.errstate(all="raise"):
+        value = operator.value(node, inputs, shape)
+    return None if value is None else np.asarray(value).reshape(shape)

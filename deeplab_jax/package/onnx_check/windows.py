@@ -117,19 +117,22 @@ def einsum_sides(terms: list[str], inputs: Sequence[Any]) -> dict[str, int]:
     return sides
 
 
-def cost_each(node: Node, inputs: Sequence[Any]) -> int:
-    """Products, or the like, that an output value takes."""
-    match node.op:
-        case "Conv" | "QLinearConv":
-            return math.prod(convolution_inputs(node, inputs)[1].shape[1:])
-        case "AveragePool" | "MaxPool":
-            return math.prod(positive(node, "kernel_shape", len(inputs[0].shape) - 2))
-        case "MatMul" | "Gemm":
-            return max(inputs[0].shape)
-        case "Einsum":
-            terms, result = einsum_terms(node)
-            return math.prod(side for letter, side in einsum_sides(terms, inputs).items() if letter not in result)
-        case "LRN":
-            return positive(node, "size", 1)[0]
-        case _:
-            return 64  # memory is slow
+def convolution_cost(node: Node, inputs: Sequence[Any]) -> int:
+    return math.prod(convolution_inputs(node, inputs)[1].shape[1:])
+
+
+def pool_cost(node: Node, inputs: Sequence[Any]) -> int:
+    return math.prod(positive(node, "kernel_shape", len(inputs[0].shape) - 2))
+
+
+def matmul_cost(node: Node, inputs: Sequence[Any]) -> int:
+    return max(inputs[0].shape)
+
+
+def einsum_cost(node: Node, inputs: Sequence[Any]) -> int:
+    terms, result = einsum_terms(node)
+    return math.prod(side for letter, side in einsum_sides(terms, inputs).items() if letter not in result)
+
+
+def lrn_cost(node: Node, inputs: Sequence[Any]) -> int:
+    return positive(node, "size", 1)[0]

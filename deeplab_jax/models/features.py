@@ -1,8 +1,12 @@
-"""What every encoder gives to the rest of a DeepLab."""
+"""What every encoder gives to the rest of a DeepLab, and the one way in which it is taken."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from flax import nnx
 from jaxtyping import Array, Float
+
+from deeplab_jax.models.layers import save_activation
 
 
 class Features(NamedTuple):
@@ -17,3 +21,35 @@ class Channels(NamedTuple):
     low_level: int
     aux_features: int
     high_level: int
+
+
+class Taps(NamedTuple):
+    """Indices of the blocks that give the first two of `Features`."""
+
+    low_level: int
+    within: bool  # whether the low-level features are taken within that block, not after it
+    aux_features: int
+
+
+class Block(nnx.Module):
+    """Part of an encoder, in two steps; between them low-level features may be taken."""
+
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 c"]]:
+        """The input of the shortcut, and what the block has computed halfway."""
+        raise NotImplementedError
+
+    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h2 w2 c"]) -> Float[Array, "b h3 w3 c_out"]:
+        raise NotImplementedError
+
+
+def run_blocks(x: Float[Array, "b h w c"], blocks: Iterable[Block], taps: Taps) -> Features:
+    """From the stem's output on."""
+    x = save_activation(x)
+    for index, block in enumerate(blocks):
+        shortcut, inner = block.begin(x)
+        x = save_activation(block.finish(shortcut, inner))
+        if index == taps.low_level:
+            low_level = inner if taps.within else x
+        if index == taps.aux_features:
+            aux_features = x
+    return Features(low_level, aux_features, x)

@@ -1,7 +1,7 @@
 """The layers that DeepLab is made of. NHWC, float32, padding always explicit."""
 
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import jax
@@ -12,13 +12,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from deeplab_jax.model_config import ConvKind, Padding
+from deeplab_jax.models.cpu_forms import cpu_form
 
 
 class Conv(nnx.Module):
     """A square convolution padded by `dilation * (kernel - 1) // 2`: stride 1 keeps the size, 2 gives ceil(n / 2).
 
-    XLA on CPUs runs some convolutions far slower than the same sum written otherwise, so `form="auto"` lowers to
-    `on_cpu` there. Exporters set `form="conv"`.
+    With `form="auto"` programs for CPUs get what `cpu_form` has for it. Exporters set `form="conv"`.
     """
 
     def __init__(
@@ -42,30 +42,15 @@ class Conv(nnx.Module):
         self.form: Literal["auto", "conv"] = "auto"
 
     def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        on_cpu = self.on_cpu()
-        if on_cpu is None or self.form == "conv":
-            x = self.convolution(x)
+        kernel = self.kernel[...]
+        options = {"stride": self.stride, "dilation": self.dilation, "pads": self.pads(x)}
+        on_cpu = cpu_form(kernel.shape, self.groups) if self.form == "auto" else None
+        if on_cpu is None:
+            x = convolution(x, kernel, **options)
         else:
-            x = jax.lax.platform_dependent(x, cpu=on_cpu, default=self.convolution)
+            forms = {"cpu": partial(on_cpu, **options), "default": partial(convolution, **options)}
+            x = jax.lax.platform_dependent(x, kernel, **forms)
         return x if self.bias is None else x + self.bias[...].astype(x.dtype)
-
-    def on_cpu(self) -> Callable | None:
-        """What stands in for `convolution` on CPUs, if anything does."""
-        return self.matrix_product if self.size == 1 else None
-
-    def convolution(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...],
-            (self.stride, self.stride),
-            self.pads(x),
-            rhs_dilation=self.dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-
-    def matrix_product(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return subsample(x, self.stride) @ self.kernel[0, 0]
 
     def pads(self, x: Float[Array, "b h w c_in"]) -> list[tuple[int, int]]:
         """Pixels of padding before and after, for rows and columns."""
@@ -74,19 +59,29 @@ class Conv(nnx.Module):
         reach = [d * (self.size - 1) // 2 for d in self.dilation]
         return [(pad, pad) for pad in reach]
 
-    def windows(self, x: Float[Array, "b h w c_in"]) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 c_in"]]]:
-        """What each element of the kernel sees: row, column, and the input shifted to it; zeros alone are left out."""
-        s, (dy, dx), (height, width) = self.stride, self.dilation, x.shape[1:3]
-        rows, columns = s * ((height - 1) // s) + 1, s * ((width - 1) // s) + 1
-        padded = jnp.pad(x, ((0, 0), *self.pads(x), (0, 0)))
-        for i in range(self.size):
-            for j in range(self.size):
-                if abs(i - self.size // 2) * dy < height and abs(j - self.size // 2) * dx < width:
-                    yield i, j, padded[:, i * dy : i * dy + rows : s, j * dx : j * dx + columns : s]
+
+def convolution(
+    x: Float[Array, "b h w c_in"],
+    kernel: Float[Array, "size size c_group c_out"],
+    *,
+    stride: int,
+    dilation: tuple[int, int],
+    pads: Sequence[tuple[int, int]],
+) -> Float[Array, "b h2 w2 c_out"]:
+    """Args: dilation and pads, before and after, of rows and of columns."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
 
 
 class DepthwiseConv(Conv):
-    """One 3x3 filter a channel; on CPUs nine shifted multiply-adds, some 20 times faster than XLA's convolution."""
+    """One 3x3 filter a channel."""
 
     def __init__(
         self,
@@ -100,13 +95,6 @@ class DepthwiseConv(Conv):
         super().__init__(
             channels, channels, 3, stride=stride, dilation=dilation, groups=channels, padding=padding, rngs=rngs
         )
-
-    def on_cpu(self) -> Callable:
-        return self.shifted_sum
-
-    def shifted_sum(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        kernel = self.kernel[...]
-        return reduce(jnp.add, (window * kernel[i, j, 0] for i, j, window in self.windows(x)))
 
 
 class SeparableConv(nnx.Module):
@@ -193,13 +181,6 @@ class ConvNormReLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
         return nnx.relu(self.norm(self.conv(x)))
-
-
-def subsample(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c"]:
-    """Every stride-th pixel. A slice, as indexing with steps is exported as a gather."""
-    for axis in (1, 2) if stride > 1 else ():
-        x = jax.lax.slice_in_dim(x, 0, x.shape[axis], stride, axis)
-    return x
 
 
 def same_pads(x: Float[Array, "b h w c"]) -> list[tuple[int, int]]:

@@ -61,7 +61,7 @@ def test_depthwise_forms_agree_forward_and_backward(stride, dilation):
         loss = lambda state, x: (nnx.merge(graph, state)(x) ** 2).sum()  # noqa: E731
         return layer(x), jax.grad(loss, (0, 1))(state, x)
 
-    assert "conv_general_dilated" not in jax.jit(lambda x: layer.shifted_sum(x)).lower(x).as_text()
+    assert "convolution" not in jax.jit(layer).lower(x).as_text()  # for CPUs
     for actual, expected in zip(jax.tree.leaves(run("auto")), jax.tree.leaves(run("conv")), strict=True):
         np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=1e-5)
 

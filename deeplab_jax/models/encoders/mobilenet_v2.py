@@ -5,11 +5,11 @@ from jaxtyping import Array, Float
 
 from deeplab_jax.model_config import MobileNetV2Config
 from deeplab_jax.models.dilation import Steps, replace_strides
-from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import ConvNorm, DepthwiseConv, norm, save_activation
+from deeplab_jax.models.features import Block, Channels, Features, Taps, run_blocks
+from deeplab_jax.models.layers import ConvNorm, DepthwiseConv, norm
 
 
-class InvertedResidual(nnx.Module):
+class InvertedResidual(Block):
     """A 1x1 that widens, a depthwise 3x3, a 1x1 that narrows without ReLU; added to its input where they fit."""
 
     def __init__(
@@ -30,16 +30,13 @@ class InvertedResidual(nnx.Module):
         self.project = ConvNorm(wide, out_channels, epsilon=config.epsilon, rngs=rngs)
         self.adds = in_channels == out_channels and steps.stride == 1
 
-    def begin(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 wide"]:
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 wide"]]:
         y = nnx.relu6(self.expand(x)) if self.expand else x
-        return nnx.relu6(self.depthwise_norm(self.depthwise(y)))
+        return x, nnx.relu6(self.depthwise_norm(self.depthwise(y)))
 
     def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h2 w2 wide"]) -> Float[Array, "b h2 w2 c_out"]:
         y = self.project(y)
         return x + y if self.adds else y
-
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return self.finish(x, self.begin(x))
 
 
 def expanded_channels(in_channels: int, expansion: int) -> int:
@@ -69,19 +66,14 @@ class MobileNetV2(nnx.Module):
         self.blocks = nnx.List(blocks)
         self.head = ConvNorm(in_channels, config.head, **options) if config.head else None
         _, second, *_, last = (index for index, stride in enumerate(strides) if stride == 2)
-        self.low_level, self.tap, self.aux_tap = config.low_level, second - 1, last - 1
-        _, tap_channels, _ = layers[self.tap]
-        if config.low_level == "expansion":
-            tap_channels = blocks[self.tap].project.conv.kernel.shape[2]
-        self.channels = Channels(tap_channels, layers[self.aux_tap][1], config.head or in_channels)
+        self.taps = Taps(second - 1, config.low_level == "expansion", last - 1)
+        _, low_level, _ = layers[self.taps.low_level]
+        if self.taps.within:
+            low_level = blocks[self.taps.low_level].project.conv.kernel.shape[2]
+        self.channels = Channels(low_level, layers[self.taps.aux_features][1], config.head or in_channels)
 
     def __call__(self, images: Float[Array, "b h w c_in"]) -> Features:
-        x = save_activation(nnx.relu6(self.stem(images)))
-        for index, block in enumerate(self.blocks):
-            y = block.begin(x)
-            x = save_activation(block.finish(x, y))
-            if index == self.tap:
-                low_level = y if self.low_level == "expansion" else x
-            if index == self.aux_tap:
-                aux_features = x
-        return Features(low_level, aux_features, nnx.relu6(self.head(x)) if self.head else x)
+        features = run_blocks(nnx.relu6(self.stem(images)), self.blocks, self.taps)
+        if self.head is None:
+            return features
+        return features._replace(high_level=nnx.relu6(self.head(features.high_level)))

@@ -7,28 +7,29 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deeplab_jax.model_config import Padding, ResNetConfig
+from deeplab_jax.models.cpu_forms import subsample
 from deeplab_jax.models.dilation import Steps, replace_strides
-from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm, save_activation, subsample
+from deeplab_jax.models.features import Block, Channels, Features, Taps, run_blocks
+from deeplab_jax.models.layers import Conv, ConvNorm, max_pool, norm
 
 
-class Block(nnx.Module):
+class ResidualBlock(Block):
     """A residual beside a shortcut."""
 
     expansion: int  # channels of the output, in widths
     residual: Callable[[Float[Array, "b h w c_in"]], Float[Array, "b h2 w2 c_out"]]
     shortcut: nnx.Module
 
-    def add(
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 c_out"]]:
+        return x, self.residual(x)
+
+    def finish(
         self, x: Float[Array, "b h w c_in"], residual: Float[Array, "b h2 w2 c_out"]
     ) -> Float[Array, "b h2 w2 c_out"]:
         return nnx.relu(residual + self.shortcut(x))
 
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return self.add(x, self.residual(x))
 
-
-class BasicBlock(Block):
+class BasicBlock(ResidualBlock):
     expansion = 1
 
     def __init__(self, in_channels: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
@@ -43,7 +44,7 @@ class BasicBlock(Block):
         return self.norm2(self.conv2(x))
 
 
-class Bottleneck(Block):
+class Bottleneck(ResidualBlock):
     expansion = 4
 
     def __init__(self, in_channels: int, width: int, steps: Steps, config: ResNetConfig, *, rngs: nnx.Rngs):
@@ -113,23 +114,14 @@ class ResNet(nnx.Module):
                 in_channels = width * block.expansion
             stages.append(nnx.List(blocks))
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.low_level = config.low_level
+        within = config.low_level == "residual"  # of the block before the last, which strides already
+        last1, last3 = config.blocks[0] - 1, sum(config.blocks[:3]) - 1
+        self.taps = Taps(last1 - within, within, last3)
         self.channels = Channels(*(config.width * block.expansion * factor for factor in (1, 4, 8)))
 
     def __call__(self, images: Float[Array, "b h w c_in"]) -> Features:
-        x = save_activation(self.stem(images))
-        low_levels = []
-        for block in self.stage1:
-            residual = block.residual(x)
-            x = save_activation(block.add(x, residual))
-            low_levels.append(residual if self.low_level == "residual" else x)
-        low_level = low_levels[-2 if self.low_level == "residual" else -1]
-        for block in (*self.stage2, *self.stage3):
-            x = save_activation(block(x))
-        aux_features = x
-        for block in self.stage4:
-            x = save_activation(block(x))
-        return Features(low_level, aux_features, x)
+        blocks = (*self.stage1, *self.stage2, *self.stage3, *self.stage4)
+        return run_blocks(self.stem(images), blocks, self.taps)
 
 
 def plan(config: ResNetConfig) -> list[list[Steps]]:

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from deeplab_jax.model_config import XceptionConfig
 from deeplab_jax.models.dilation import replace_strides
 from deeplab_jax.models.encoders.resnet import Subsample
-from deeplab_jax.models.features import Channels, Features
-from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, norm, save_activation
+from deeplab_jax.models.features import Block, Channels, Features, Taps, run_blocks
+from deeplab_jax.models.layers import Conv, ConvNorm, SeparableConv, norm
 
 Triple = tuple[int, int, int]
 
@@ -55,7 +55,7 @@ def three(
     )
 
 
-class Block(nnx.Module):
+class SeparableBlock(Block):
     """Three separable convolutions, each after a ReLU, beside a shortcut."""
 
     def __init__(
@@ -77,31 +77,29 @@ class Block(nnx.Module):
             self.shortcut = Subsample(stride)
 
     def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h w c"]]:
-        """Input of the shortcut, and output of the second convolution."""
         first, second, _ = self.convs
         return x, second(nnx.relu(first(nnx.relu(x))))
 
     def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.convs[2](nnx.relu(y)) + self.shortcut(x)
 
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return self.finish(*self.begin(x))
 
-
-class LastBlock(nnx.Module):
+class LastBlock(Block):
     """Three separable convolutions with ReLU after all of their parts, and no shortcut."""
 
     def __init__(self, in_channels: int, out_channels: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
         conv = partial(SeparableNorm, relu=True, epsilon=epsilon, rngs=rngs)
         self.convs = three(conv, in_channels, out_channels, 1, dilations)
 
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c_out"]:
-        for conv in self.convs:
-            x = conv(x)
-        return x
+    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h w c"]]:
+        first, second, _ = self.convs
+        return x, second(first(x))
+
+    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h w c_out"]:
+        return self.convs[2](y)
 
 
-class PreActivationBlock(nnx.Module):
+class PreActivationBlock(Block):
     """Three times BatchNorm, ReLU and a separable convolution; the shortcut begins after the first ReLU."""
 
     def __init__(
@@ -121,7 +119,6 @@ class PreActivationBlock(nnx.Module):
         self.shortcut = Conv(in_channels, out_channels[-1], stride=stride, rngs=rngs) if projects else Subsample(stride)
 
     def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h w c"]]:
-        """Input of the shortcut, and output of the second convolution."""
         x = nnx.relu(self.norms[0](x))
         y = nnx.relu(self.norms[1](self.convs[0](x)))
         return x, self.convs[1](y)
@@ -129,22 +126,15 @@ class PreActivationBlock(nnx.Module):
     def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c_out"]:
         return self.convs[2](nnx.relu(self.norms[2](y))) + self.shortcut(x)
 
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h2 w2 c_out"]:
-        return self.finish(*self.begin(x))
 
-
-class LastPreActivationBlock(nnx.Module):
-    """The same without a shortcut."""
+class LastPreActivationBlock(PreActivationBlock):
+    """The same without stride and shortcut."""
 
     def __init__(self, in_channels: int, out_channels: Triple, dilations: Triple, epsilon: float, *, rngs: nnx.Rngs):
-        self.norms = nnx.List(norm(channels, epsilon, rngs=rngs) for channels in (in_channels, *out_channels[:2]))
-        conv = partial(SeparableConv, epsilon=epsilon, rngs=rngs)
-        self.convs = three(conv, in_channels, out_channels, 1, dilations)
+        super().__init__(in_channels, out_channels, 1, dilations, epsilon, projects=False, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c_out"]:
-        for normalize, conv in zip(self.norms, self.convs, strict=True):
-            x = conv(nnx.relu(normalize(x)))
-        return x
+    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h w c"]) -> Float[Array, "b h w c_out"]:
+        return self.convs[2](nnx.relu(self.norms[2](y)))
 
 
 class Stem(nnx.Module):
@@ -172,7 +162,7 @@ class Xception(nnx.Module):
         flows += config.exit
         plain = [stride for _, stride in config.entry] + [1] * config.middle + [2, 1]
         steps = replace_strides(plain, 2, config.output_stride, "after-strided-block")
-        block, last_block = Block, LastBlock
+        block, last_block = SeparableBlock, LastBlock
         if config.pre_activation:
             block, last_block = PreActivationBlock, LastPreActivationBlock
 
@@ -189,19 +179,14 @@ class Xception(nnx.Module):
         dilations = (dilation * i, dilation * j, dilation * k)
         blocks.append(last_block(in_channels, flows[-1], dilations, config.epsilon, rngs=rngs))
         self.blocks = nnx.List(blocks)
-        self.tap = [index for index, stride in enumerate(plain) if stride == 2][1]  # it would stride from 4 to 8
+        # Within the block that would stride from 4 to 8; and before the exit flow.
+        before8 = [index for index, stride in enumerate(plain) if stride == 2][1]
+        self.taps = Taps(before8, True, len(blocks) - 3)
         self.low_level = config.low_level
-        self.channels = Channels(flows[self.tap][1], width, flows[-1][-1])
+        self.channels = Channels(flows[self.taps.low_level][1], width, flows[-1][-1])
 
     def __call__(self, images: Float[Array, "b h w c_in"]) -> Features:
-        x = save_activation(self.stem(images))
-        *before, exit1, exit2 = self.blocks
-        for block in before[: self.tap]:
-            x = save_activation(block(x))
-        x, low_level = before[self.tap].begin(x)
-        x = save_activation(before[self.tap].finish(x, low_level))
-        if self.low_level == "after-relu":
-            low_level = nnx.relu(low_level)
-        for block in before[self.tap + 1 :]:
-            x = save_activation(block(x))
-        return Features(low_level, x, save_activation(exit2(save_activation(exit1(x)))))
+        features = run_blocks(self.stem(images), self.blocks, self.taps)
+        if self.low_level == "before-relu":
+            return features
+        return features._replace(low_level=nnx.relu(features.low_level))

@@ -1,4 +1,4 @@
-"""Eight fake CPU devices and a compilation cache, before anything imports JAX; then what the tests share."""
+"""How JAX runs here (eight fake CPU devices, a compilation cache, no silent casts), before anything imports it."""
 
 import os
 from pathlib import Path
@@ -9,5 +9,6 @@ FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK_TO_COMPILE, "--xla_force_host_pla
 os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 
 pytest_plugins = ["helpers.fixtures"]

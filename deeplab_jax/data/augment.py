@@ -49,7 +49,7 @@ def draw_geometry(key: Key[Array, ""], size: tuple[int, int], config: AugmentCon
     height, width = size
     zoom = jnp.exp(jax.random.uniform(zoom_key, minval=jnp.log(config.scale[0]), maxval=jnp.log(config.scale[1])))
     # The crop lies anywhere inside the scaled image, or the scaled image anywhere inside the crop.
-    room = jnp.array([width, height]) * zoom - jnp.array([config.crop[1], config.crop[0]])
+    room = jnp.array([width, height], jnp.float32) * zoom - jnp.array([config.crop[1], config.crop[0]], jnp.float32)
     corner = jax.random.uniform(place_key, (2,)) * room
     flipped = jax.random.bernoulli(flip_key, config.flip)
     mirror = jnp.where(flipped, scaling(-1, 1).at[0, 2].set(width), jnp.eye(3))
@@ -83,13 +83,13 @@ def resample(
 ) -> tuple[Float[Array, "h2 w2 3"], Int[Array, "h2 w2"]]:
     """The image in 0..1 and the mask, seen through the matrix."""
     height, width = mask.shape
-    y, x = jnp.meshgrid(jnp.arange(size[0]) + 0.5, jnp.arange(size[1]) + 0.5, indexing="ij")
+    y, x = jnp.meshgrid(*(jnp.arange(side, dtype=jnp.float32) + 0.5 for side in size), indexing="ij")
     x, y = jnp.einsum("ij,jhw->ihw", matrix, jnp.stack([x, y, jnp.ones_like(x)]), precision=jax.lax.Precision.HIGHEST)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y = (x - 0.5).clip(0, width - 1), (y - 0.5).clip(0, height - 1)
+    across, down = x - jnp.floor(x), y - jnp.floor(y)
     left, top = jnp.floor(x).astype(int), jnp.floor(y).astype(int)
     right, bottom = jnp.minimum(left + 1, width - 1), jnp.minimum(top + 1, height - 1)
-    across, down = x - left, y - top
 
     # Red, green, blue and class id in one number: four reads for each pixel, of which one is also the mask's nearest.
     packed = jax.lax.bitcast_convert_type(jnp.concatenate([image, mask[..., None]], -1), jnp.uint32).ravel()
@@ -139,7 +139,7 @@ def turn_colors(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
 def gaussian_blur(image: Float[Array, "h w 3"], deviation: Float[Array, ""], most: float) -> Float[Array, "h w 3"]:
     """Of any deviation up to `most` pixels; the edge is repeated outwards."""
     reach = max(int(np.ceil(3 * most)), 1)
-    weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1) / jnp.maximum(deviation, 1e-3)) ** 2)
+    weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=jnp.float32) / jnp.maximum(deviation, 1e-3)) ** 2)
     weights /= weights.sum()
     for axis in (0, 1):
         padded = jnp.pad(image, [(reach, reach) if axis == a else (0, 0) for a in range(3)], mode="edge")

@@ -127,7 +127,7 @@ class Norm(nnx.BatchNorm):
     """BatchNorm in float32, whatever the type of its input, which is that of its output."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        return super().__call__(x).astype(x.dtype)
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def norm(channels: int, epsilon: float, *, rngs: nnx.Rngs) -> Norm:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deeplab_jax.config import IGNORE, LossConfig
 
@@ -77,7 +77,7 @@ def dice(logits: Logits, ids: Ids) -> Scalar:
     valid, chosen = mask_ignored(ids)
     one, logits = logits.shape[-1] == 1, of_all_classes(logits)
     probabilities = jnp.where(valid[..., None], jax.nn.softmax(logits), 0)
-    truth = jax.nn.one_hot(chosen, logits.shape[-1]) * valid[..., None]
+    truth = jnp.where(valid[..., None], jax.nn.one_hot(chosen, logits.shape[-1]), 0)
     overlap, sizes = ((probabilities * truth).sum((0, 1, 2)), (probabilities + truth).sum((0, 1, 2)))
     occurs = truth.sum((0, 1, 2)) > 0
     losses = jnp.where(occurs, 1 - 2 * overlap / jnp.maximum(sizes, 1e-7), 0)
@@ -143,11 +143,12 @@ def hardest(losses: Float[Array, "b h w"], valid: Bool[Array, "b h w"], share: f
     Pixels with the smallest loss of these share what is left evenly: certain pixels all have a loss of 0.
     """
     flat = jax.lax.stop_gradient(jnp.where(valid, losses, -1).reshape(len(losses), -1))
-    count = jnp.ceil(share * valid.sum((1, 2))).astype(int)
+    count = jnp.ceil(share * valid.sum((1, 2)).astype(jnp.float32)).astype(int)
     smallest = jnp.take_along_axis(-jnp.sort(-flat), jnp.maximum(count - 1, 0)[:, None], 1)  # b 1
     above, level = flat > smallest, flat == smallest
     left = (count - above.sum(1)) / jnp.maximum(level.sum(1), 1)
-    return jnp.where(valid, (above + left[:, None] * level).reshape(losses.shape), 0.0)
+    counts = jnp.where(above, 1.0, jnp.where(level, left[:, None], 0.0))
+    return jnp.where(valid, counts.reshape(losses.shape), 0.0)
 
 
 def of_all_classes(logits: Logits) -> Float[Array, "b h w all"]:
@@ -176,6 +177,6 @@ def gather_true_class(values: Logits, ids: Ids) -> Float[Array, "b h w"]:
     return jnp.take_along_axis(values, ids[..., None], -1)[..., 0]
 
 
-def safe_divide(total: Scalar, count: Array) -> Scalar:
+def safe_divide(total: Scalar, count: Shaped[Array, ""]) -> Scalar:
     """0 where there is nothing to divide by."""
-    return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0)
+    return jnp.where(count > 0, total / jnp.where(count > 0, count, 1).astype(total.dtype), 0)

@@ -43,9 +43,19 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         optax.masked(optax.scale(config.encoder_lr_scale), encoder),
         *frozen,
     )
-    if config.grad_accum_steps == 1:
-        return optimizer
-    return optax.MultiSteps(optimizer, config.grad_accum_steps).gradient_transformation()
+    if config.grad_accum_steps > 1:
+        optimizer = optax.MultiSteps(optimizer, config.grad_accum_steps).gradient_transformation()
+    return promoting(optimizer)
+
+
+def promoting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same where JAX promotes no types by itself: optax's Adam and MultiSteps mix int32 and float32."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return optimizer.update(updates, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def grad_norm(gradients: Any, config: OptimConfig) -> Float[Array, ""]:

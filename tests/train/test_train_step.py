@@ -267,7 +267,7 @@ def test_evaluation_step_leaves_void_out(tiny_experiment):
     np.testing.assert_array_equal(confusion.sum(1), truth)
     assert int(actual["pixels"]) == truth.sum()
     logits = eval_model(graph, state)(normalize(jnp.asarray(batch["image"]) / 255, tiny_experiment.preprocess))
-    assert actual["loss"] / actual["pixels"] == pytest.approx(
+    assert float(actual["loss"]) / int(actual["pixels"]) == pytest.approx(
         float(cross_entropy(logits, jnp.asarray(batch["mask"], jnp.int32), LossConfig())), rel=1e-5
     )
     assert 0 <= scores(confusion, dataset.classes.names, 5).miou <= 1

@@ -15,6 +15,7 @@ import pytest
 
 from converters.readers.torch_files import read_torch
 from deeplab_jax.errors import InputError
+from helpers.memory import little_memory
 from helpers.torch_files import (
     FORMATS,
     SCRIPT_WARNINGS,
@@ -23,7 +24,6 @@ from helpers.torch_files import (
     assert_same,
     checkpoint,
     legacy,
-    little_memory,
     network,
     pickled,
     proto,
@@ -160,7 +160,7 @@ def test_changed_compressed_encrypted_overlapping_and_foreign_records(tmp_path):
 )
 def test_impossible_tensors(tmp_path, value, reason):
     path = archive(tmp_path / "tensor.pth", pickled({"w": value}), {"data/0": bytes(16)})
-    with little_memory():
+    with little_memory(2**24):
         assert f"is damaged: {reason}" in refused(path)
 
 

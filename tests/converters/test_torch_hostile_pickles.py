@@ -8,7 +8,8 @@ import pytest
 
 from converters.readers.torch_files import read_torch
 from converters.readers.torch_objects import Placeholder
-from helpers.torch_files import archive, assert_refused, legacy, little_memory, proto, refused, size
+from helpers.memory import little_memory
+from helpers.torch_files import archive, assert_refused, legacy, proto, refused, size
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -71,13 +72,13 @@ def test_hostile_pickles_in_the_legacy_format(tmp_path, name):
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_declared_size_reserves_no_memory(tmp_path, name, write):
     path = write(tmp_path / "size.pth", GREEDY[name])
-    with little_memory():
+    with little_memory(2**24):
         assert_refused(path)
 
 
 def test_a_huge_memo_index_reserves_no_memory(tmp_path):
     path = archive(tmp_path / "memo.pth", proto(b"]r", size(2**32 - 1, 4), b"0j", size(2**32 - 1, 4)))
-    with little_memory():
+    with little_memory(2**24):
         assert read_torch(path) == []
 
 

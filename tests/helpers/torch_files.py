@@ -1,10 +1,8 @@
 """PyTorch's files: written as torch.save writes them, or by hand; and what is expected of a reader."""
 
-import contextlib
 import io
 import pickle
 import time
-import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -152,16 +150,6 @@ def pickled(value):
 def assert_refused(path):
     message = refused(path, limit=5)
     assert any(reason in message for reason in ("is damaged: ", "which is never loaded", "too deep a nest"))
-
-
-@contextlib.contextmanager
-def little_memory():
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < 2**24
-    finally:
-        tracemalloc.stop()
 
 
 def proto(*opcodes):

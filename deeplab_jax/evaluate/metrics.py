@@ -31,7 +31,7 @@ class Scores:
     images: int
 
 
-def scores(confusion: Int64[np.ndarray, "classes predicted"], class_names: tuple[str, ...], images: int) -> Scores:
+def scores(confusion: Integer[np.ndarray, "classes predicted"], class_names: tuple[str, ...], images: int) -> Scores:
     """The figures of a confusion matrix, square or with a last column as above. An empty one scores 0."""
     classes = len(class_names)
     correct = confusion[:, :classes].diagonal().astype(np.float64)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Float, Float32, Shaped
 
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import ModelConfig
@@ -25,6 +26,7 @@ from deeplab_jax.models.layers import DepthwiseConv
 from deeplab_jax.models.state import Path, abstract_model, check_complete, fill, flat_state
 
 Rules = Sequence[tuple[str, str]]
+Weights = dict[str, Shaped[np.ndarray, "..."]]  # under the names of another library
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Tensor:
     shape: tuple[int, ...]
     axes: tuple[int, ...] = field(default=())
 
-    def to_other(self, array: np.ndarray) -> np.ndarray:
+    def to_other(self, array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return np.ascontiguousarray(array.transpose(self.axes))
 
-    def to_own(self, array: np.ndarray) -> np.ndarray:
+    def to_own(self, array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return array.transpose(np.argsort(self.axes))
 
 
@@ -134,7 +136,9 @@ def load(config: ModelConfig, rules: Rules, weights: Mapping[str, Any], dialect:
     return fill(model, read(tensors(model, rules, dialect), weights, dialect))
 
 
-def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialect) -> dict[Path, np.ndarray]:
+def read(
+    expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialect
+) -> dict[Path, Float32[np.ndarray, "..."]]:
     """Our arrays by path. BatchNorm's counters are left aside: they have no bearing on what a model computes."""
     counter = f"{dialect.separator}{dialect.counter}"
     shapes = {name: tuple(w.shape) for name, w in weights.items() if not name.endswith(counter)}
@@ -152,7 +156,7 @@ def read(expected: Sequence[Tensor], weights: Mapping[str, Any], dialect: Dialec
     return arrays
 
 
-def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict[str, np.ndarray]:
+def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> Weights:
     """The model's weights, or those of one part, under the names there; BatchNorm's counters, where there are, as 0."""
     flat, weights = flat_state(model), {}
     for tensor in tensors(model, rules, dialect, part):
@@ -162,8 +166,8 @@ def save(model: DeepLab, rules: Rules, dialect: Dialect, part: str = "") -> dict
     return weights
 
 
-def to_numpy(array: Any) -> np.ndarray:
-    """A float32 numpy array from a numpy, JAX or PyTorch one of any float type. Raises InputError for other numbers."""
+def to_numpy(array: Any) -> Float32[np.ndarray, "..."]:
+    """From a numpy, JAX or PyTorch one of any float type. Raises InputError for other numbers."""
     if hasattr(array, "detach"):
         if not array.is_floating_point():
             raise InputError(f"the weights must be floating-point numbers, not {array.dtype}")

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from converters import mapping, torch_encoders
 from deeplab_jax.errors import InputError
 from deeplab_jax.model_config import ASPPConfig, ModelConfig
@@ -69,7 +67,7 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
     return mapping.load(config, names(config), state_dict, mapping.TORCH)
 
 
-def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
+def to_state_dict(model: DeepLab) -> mapping.Weights:
     """The model's weights under smp's names; loads strictly into the smp model of the same preset.
 
     Raises:

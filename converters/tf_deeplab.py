@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from converters import mapping
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
@@ -123,7 +121,7 @@ def from_variables(variables: Mapping[str, Any], config: ModelConfig) -> DeepLab
     return mapping.load(config, names(config), variables, mapping.TENSORFLOW)
 
 
-def to_variables(model: DeepLab) -> dict[str, np.ndarray]:
+def to_variables(model: DeepLab) -> mapping.Weights:
     """The model's weights under their names, in TensorFlow's layouts.
 
     Raises:

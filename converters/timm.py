@@ -4,8 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from converters import mapping, torch_encoders
 from converters.recorded import Report, Setting, show
 from deeplab_jax.errors import InputError
@@ -30,7 +28,7 @@ def load_encoder(model: DeepLab, state_dict: Mapping[str, Any]) -> list[str]:
     return left
 
 
-def encoder_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
+def encoder_state_dict(model: DeepLab) -> mapping.Weights:
     """The encoder's weights under the classifier's names. Raises InputError for an encoder that is not timm's."""
     plain = {"output_stride": 32, "in_channels": 3}
     encoder = replace(model.config.encoder, **plain)

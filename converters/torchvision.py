@@ -3,8 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
 from converters import mapping, smp, torch_encoders
 from converters.recorded import Setting, integer, integers, show
 from deeplab_jax.errors import InputError
@@ -37,7 +35,7 @@ def from_state_dict(state_dict: Mapping[str, Any], config: ModelConfig) -> DeepL
     return mapping.load(config, names(config), state_dict, mapping.TORCH)
 
 
-def to_state_dict(model: DeepLab) -> dict[str, np.ndarray]:
+def to_state_dict(model: DeepLab) -> mapping.Weights:
     """The model's weights under torchvision's names. Raises InputError where torchvision builds no such model."""
     backbone_name(model.config)
     return mapping.save(model, names(model.config), mapping.TORCH)

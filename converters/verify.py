@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Float, Float32
 
 from converters import mapping, smp, timm, torch_encoders, torchvision
 from converters.convert import Converted
@@ -111,11 +112,11 @@ def verify_graph(path: Path, converted: Converted) -> Comparison:
     return Comparison(worst <= TOLERANCE, [line])
 
 
-def difference(result: np.ndarray, expected: np.ndarray) -> float:
+def difference(result: Float[np.ndarray, "*shape"], expected: Float[np.ndarray, "*shape"]) -> float:
     return float(np.abs(result - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
-def layer_differences(model: DeepLab, peer: Peer, images: np.ndarray) -> list[tuple[str, float]]:
+def layer_differences(model: DeepLab, peer: Peer, images: Float32[np.ndarray, "1 h w c"]) -> list[tuple[str, float]]:
     """Of the output of every BatchNorm, in the order in which the other library runs them."""
     import torch
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from deeplab_jax.array_types import UInt8
 from deeplab_jax.config import (
     AugmentConfig,
     DataConfig,
@@ -104,7 +105,7 @@ def draw_overlays(model: SegmentationModel, dataset: Dataset, folder: Path) -> l
     return paths
 
 
-def enlarge(image: np.ndarray, factor: int = 3) -> Image.Image:
+def enlarge(image: UInt8[np.ndarray, "h w 3"], factor: int = 3) -> Image.Image:
     height, width = image.shape[:2]
     return Image.fromarray(image).resize((factor * width, factor * height), Image.Resampling.NEAREST)
 

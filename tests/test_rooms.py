@@ -9,6 +9,7 @@ from helpers.fixtures import ROOT
 # Each may import those before it, and its own. What stands together may not import each other.
 ROOMS = [
     {"deeplab_jax.errors"},
+    {"deeplab_jax.array_types"},
     {"deeplab_jax.protobuf", "deeplab_jax.classes", "deeplab_jax.serialization"},
     {"deeplab_jax.model_config"},
     {"deeplab_jax.config"},

@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 
+import jaxtyping
 import pytest
 
 from helpers.fixtures import ROOT
@@ -63,6 +64,70 @@ def test_a_function_fits_on_a_screen(path):
     assert {node.name for node in functions if node.end_lineno - node.lineno >= 60} <= LISTS
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "tests" not in path.parts], ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_file_holds_one_idea(path):
     assert len(path.read_text().splitlines()) <= 300
+
+
+KINDS = {name for name in dir(jaxtyping) if isinstance(getattr(jaxtyping, name), type(jaxtyping.Shaped))}
+
+
+def shapes(annotation, aliases):
+    """Of every array that an annotation names: whether its shape is stated."""
+    match annotation:
+        case ast.Subscript(value=ast.Name(id=name)) if name in KINDS:
+            return [True]
+        case ast.Name(id="Array") | ast.Attribute(attr="ndarray" | "Array"):
+            return [False]
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name in aliases:
+            return aliases[name]
+        case ast.Constant(value=str(text)) if re.search(r"\b(ndarray|Array)\b", text):
+            return [False]
+    return [shape for child in ast.iter_child_nodes(annotation) for shape in shapes(child, aliases)]
+
+
+def aliases_in(trees):
+    """Such as `Logits = Float[np.ndarray, "k h w"]`, and those made of others."""
+    aliases: dict[str, list[bool]] = {}
+    for _ in range(2):
+        for node in (node for tree in trees for node in tree.body if isinstance(node, ast.Assign)):
+            if isinstance(node.value, ast.Subscript | ast.BinOp) and (stated := shapes(node.value, aliases)):
+                aliases[node.targets[0].id] = aliases.get(node.targets[0].id, []) + stated
+    return aliases
+
+
+def functions_of_arrays(trees):
+    """Every public function, method or nested function that takes or gives arrays, and whether it states all shapes."""
+    aliases = aliases_in(trees.values())
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name.endswith("__")):
+                arguments = [argument for argument in ast.walk(node.args) if isinstance(argument, ast.arg)]
+                annotations = [*(argument.annotation for argument in arguments), node.returns]
+                if stated := [shape for each in annotations if each for shape in shapes(each, aliases)]:
+                    yield f"{name}:{node.lineno} {node.name}", all(stated)
+
+
+def test_functions_of_arrays_state_shapes():
+    packages = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("deeplab_jax", "converters")]
+    result = list(functions_of_arrays({name_of(path): ast.parse(path.read_text()) for path in packages}))
+    without = [name for name, stated in result if not stated]
+    assert len(without) <= 0.2 * len(result), "\n".join(without)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("def f(a: np.ndarray): ...", [False]),
+        ('def f(a: Float[np.ndarray, "h w"]) -> list[jax.Array | None]: ...', [False]),
+        ('def f(*a: Float[np.ndarray, "h w"], n: int = 1) -> None: ...', [True]),
+        ('def f(a: int) -> Callable[[np.ndarray], Int[Array, "n"]]: ...', [False]),
+        ("def f(a: 'np.ndarray', b: Literal['h w']): ...", [False]),
+        ('Pair = tuple[One, One]\nOne = UInt8[np.ndarray, "n"]\ndef f(a: Pair): ...', [True]),
+        ("Batch = dict[str, np.ndarray]\ndef f() -> Iterator[loader.Batch]: ...", [False]),
+        ("def f(n: int) -> str: ...\ndef _f(a: np.ndarray): ...", []),
+        ("class A:\n    def __call__(self) -> Array: ...", [False]),
+    ],
+)
+def test_how_shapes_are_counted(code, expected):
+    assert [stated for _, stated in functions_of_arrays({"file": ast.parse(code)})] == expected

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 
 from converters.export import torch_package
 from converters.export.onnx_graph import onnx_package
+from converters.export.onnx_graph.session import OneImage
 from converters.export.source import read_source
 from converters.export.tensorrt_engine import tensorrt_package
 from converters.export.tensorrt_engine.tensorrt_package import Span
@@ -31,6 +33,8 @@ from deeplab_jax.package.inference_config import unlike_others
 Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
 Report = Callable[[str, bool], None]  # what is being done; or, if True, what was found
+
+Pixels = UInt8[np.ndarray, "h w 3"]  # RGB
 
 CALIBRATION = 64  # images, evenly spread: more hardly move the ranges
 COMPARED = 8  # of them, to see what a lower precision changes
@@ -74,11 +78,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Images:
-    """(h, w, 3) uint8 RGB images of files or of a data set, at most CALIBRATION, read when they are asked for."""
+    """RGB images of files or of a data set, at most CALIBRATION, read when they are asked for."""
 
     source: Sequence[Path] | Dataset
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Pixels]:
         count = len(self.source)
         for index in sorted({i * count // CALIBRATION for i in range(CALIBRATION)}):
             image = self.source[index]
@@ -192,7 +196,7 @@ def sparing(graph: Any, package: Package, options: Options, symmetric: bool) -> 
     """Parts of the network that stay in float32, more and more, what 8 bits spoil most first; each with its graph."""
     from converters.export.onnx_graph import precision, spare
 
-    def quantize(inputs: Iterable[np.ndarray], spared: Sequence[str]) -> Any:
+    def quantize(inputs: Iterable[OneImage], spared: Sequence[str]) -> Any:
         return precision.to_int8(graph, inputs, symmetric=symmetric, spared=spared)
 
     few = list(islice(network_inputs(package, options), COMPARED))
@@ -201,14 +205,14 @@ def sparing(graph: Any, package: Package, options: Options, symmetric: bool) -> 
         yield parts[:count], quantize(network_inputs(package, options), parts[:count])
 
 
-def network_inputs(package: Package, options: Options) -> Iterator[np.ndarray]:
-    """(1, c, h, w) float32, of the calibration images or what stands in for them."""
+def network_inputs(package: Package, options: Options) -> Iterator[OneImage]:
+    """Of the calibration images or what stands in for them."""
     for image in options.calibration or noise(package.preprocess.size):
         config = own_size(image, package.preprocess) if options.dynamic_size else package.preprocess
         yield preprocess(image, config, "rgb")[0][None]
 
 
-def own_size(image: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
+def own_size(image: Pixels, config: PreprocessConfig) -> PreprocessConfig:
     """What makes network input of an image in its own size, scaled down where it has more pixels than the package's.
 
     All values of the network are looked at, so large images would take gigabytes.
@@ -219,7 +223,7 @@ def own_size(image: np.ndarray, config: PreprocessConfig) -> PreprocessConfig:
     return replace(config, size=(height, width))
 
 
-def noise(size: tuple[int, int]) -> list[np.ndarray]:
+def noise(size: tuple[int, int]) -> list[Pixels]:
     """Stands in where there are no images: black, white and random ones."""
     random = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     return [np.zeros((*size, 3), np.uint8), np.full((*size, 3), 255, np.uint8), *random]

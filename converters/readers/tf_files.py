@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from converters.readers import leveldb
 from converters.readers.tf_protobuf import (
@@ -26,6 +27,8 @@ from converters.readers.tf_protobuf import (
 )
 from deeplab_jax.errors import InputError
 from deeplab_jax.protobuf import Malformed, Wire, fields, text
+
+Arrays = dict[str, Shaped[np.ndarray, "..."]]  # of variables, by name, in TensorFlow's layouts
 
 # The state of optimizers and averages that a training run leaves beside the variables.
 TRAINING_STATE = re.compile(
@@ -54,8 +57,8 @@ OTHER_KINDS = {
 }
 
 
-def read_tf(path: Path) -> dict[str, np.ndarray]:
-    """Variable names -> arrays in TensorFlow's layouts, without the state of optimizers.
+def read_tf(path: Path) -> Arrays:
+    """The variables without the state of optimizers.
 
     The path is a checkpoint's prefix or one of its files, a frozen graph (`.pb`) or an `.npz` of variables.
 
@@ -65,7 +68,7 @@ def read_tf(path: Path) -> dict[str, np.ndarray]:
     return read_with_averages(path)[0]
 
 
-def read_with_averages(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_with_averages(path: Path) -> tuple[Arrays, list[str]]:
     """What `read_tf` gives, and the names of moving averages of variables, which it leaves out."""
     result = _read_all(path)
     variables = {name: array for name, array in result.items() if not TRAINING_STATE.fullmatch(name)}
@@ -102,7 +105,7 @@ def atrous_rates_in(path: Path) -> dict[str, tuple[int, int]]:
     return rates
 
 
-def _read_all(path: Path) -> dict[str, np.ndarray]:
+def _read_all(path: Path) -> Arrays:
     with _explained(path):
         if path.suffix == ".npz":
             variables = _read_npz(path)
@@ -147,7 +150,7 @@ def _check_file(path: Path, limit: int) -> int:
     return size
 
 
-def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+def _read_checkpoint(path: Path) -> Arrays:
     prefix = path.with_name(re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)) if path.name else path
     index = Path(f"{prefix}.index")
     if not index.is_file():
@@ -180,7 +183,7 @@ class _Entry(NamedTuple):
     size: int
 
 
-def _read_bundle(prefix: Path, table: dict[bytes, memoryview]) -> dict[str, np.ndarray]:
+def _read_bundle(prefix: Path, table: dict[bytes, memoryview]) -> Arrays:
     header = {number: value for number, wire, value in fields(table.pop(b"", memoryview(b""))) if wire == Wire.VARINT}
     shards = header.get(1, 0)
     if not 1 <= shards <= 99999:
@@ -245,7 +248,7 @@ def _graph(path: Path) -> memoryview:
     return memoryview(path.read_bytes())
 
 
-def _read_graph(path: Path) -> dict[str, np.ndarray]:
+def _read_graph(path: Path) -> Arrays:
     variables, room = {}, MAX_FILLED_BYTES
     for node in read_nodes(_graph(path)):
         if node.op == "Const" and node.name.rpartition("/")[2] in VARIABLES and tensor_type(node.tensor) in FLOATS:
@@ -256,7 +259,7 @@ def _read_graph(path: Path) -> dict[str, np.ndarray]:
     return variables
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> Arrays:
     file_size = _check_file(path, limit=1 << 62)
     try:
         with zipfile.ZipFile(path) as archive:

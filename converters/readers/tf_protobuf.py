@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Num
 
 from deeplab_jax.protobuf import Malformed, Wire, fields, text, varints
 
@@ -30,7 +31,7 @@ def tensor_type(message: memoryview) -> int:
     return next((value for number, wire, value in fields(message) if (number, wire) == (1, Wire.VARINT)), 0)
 
 
-def read_tensor(message: memoryview, room: int) -> np.ndarray:
+def read_tensor(message: memoryview, room: int) -> Num[np.ndarray, "..."]:
     """The array of a TensorProto, whose last value stands for all after it: at most `room` bytes larger than that."""
     dtype, shape, raw = tensor_type(message), (), bytearray()
     if dtype not in VALUE_FIELDS:
@@ -77,7 +78,7 @@ def read_shape(message: memoryview) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def widened(values: np.ndarray, dtype: int) -> np.ndarray:
+def widened(values: Num[np.ndarray, "n"], dtype: int) -> Num[np.ndarray, "n"]:
     return (values.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else values
 
 

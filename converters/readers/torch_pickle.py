@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Shaped
 
 from converters.readers.torch_objects import (
     Dict,
@@ -215,7 +216,7 @@ class Resolver:
             return _numbers(item)
         return item if item is None or isinstance(item, str | bytes | int | float) else Placeholder()
 
-    def weights(self, module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    def weights(self, module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Shaped[np.ndarray, "..."]]]:
         """The tensors of a TorchScript module and of those in it, by dotted name."""
         require(isinstance(module, Object), "it holds no module")
         # Another state comes from a __getstate__, and only the code that is left aside could tell what it means.
@@ -242,7 +243,7 @@ class Resolver:
         require(self.odd_keys <= MAX_ODD_KEYS, "it has too many keys that are no text")
         return self.value(item, depth)
 
-    def _array(self, tensor: Tensor) -> np.ndarray:
+    def _array(self, tensor: Tensor) -> Shaped[np.ndarray, "..."]:
         storage, offset, size, stride = tensor.storage, tensor.offset, tensor.size, tensor.stride
         require(isinstance(storage, Storage), "a tensor has no storage")
         is_layout = type(size) is type(stride) is tuple and len(size) == len(stride) <= MAX_DIMENSIONS

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.array_types import Float64
 from deeplab_jax.config import IGNORE
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import mend_of_turned
@@ -26,8 +27,8 @@ def take(record: Any, key: str, kind: type, where: str) -> Any:
     return record[key]
 
 
-def numbers(values: list, where: str) -> np.ndarray:
-    """float64, of any shape. Raises InputError where they are no numbers, or lists of unequal lengths."""
+def numbers(values: list, where: str) -> Float64[np.ndarray, "..."]:
+    """Of any shape. Raises InputError where they are no numbers, or lists of unequal lengths."""
     try:
         return np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
 from deeplab_jax.config import IGNORE, AugmentConfig, PreprocessConfig
 
@@ -94,14 +94,14 @@ def resample(
     # Red, green, blue and class id in one number: four reads for each pixel, of which one is also the mask's nearest.
     packed = jax.lax.bitcast_convert_type(jnp.concatenate([image, mask[..., None]], -1), jnp.uint32).ravel()
 
-    def read(row: Array) -> list[Array]:
+    def read(row: Int[Array, "h2 w2"]) -> list[UInt32[Array, "h2 w2"]]:
         return [packed.at[row * width + column].get(mode="promise_in_bounds") for column in (left, right)]
 
     upper, lower = read(top), read(bottom)
     nearest = jnp.where(down < 0.5, *(jnp.where(across < 0.5, *pair) for pair in (upper, lower)))
     ids = jnp.where(inside, (nearest >> 24).astype(jnp.int32), IGNORE)
 
-    def between(pair: list[Array]) -> Array:
+    def between(pair: list[UInt32[Array, "h2 w2"]]) -> Float[Array, "h2 w2 3"]:
         one, other = (jnp.stack([(color >> bits) & 255 for bits in (0, 8, 16)], -1) / 255 for color in pair)
         return blend(one, other, across[..., None])
 

@@ -8,15 +8,18 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from deeplab_jax.array_types import UInt8
 from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import list_images, mend_of_turned, read_image, size_of
 
+Ids = UInt8[np.ndarray, "h w"]  # of classes, IGNORE where there is no label
+
 
 @dataclass(frozen=True)
 class Sample:
-    image: np.ndarray  # (h, w, 3) uint8 RGB
-    mask: np.ndarray  # (h, w) uint8 class ids, IGNORE where there is no label
+    image: UInt8[np.ndarray, "h w 3"]  # RGB
+    mask: Ids
     name: str  # of the image's file
 
 
@@ -50,8 +53,8 @@ class Files:
 
     classes: Classes
     examples: Sequence[Example]
-    # (example, (height, width) of the image) -> (h, w) uint8 class ids; raises InputError that names the file.
-    read_mask: Callable[[Example, tuple[int, int]], np.ndarray]
+    # (example, (height, width) of the image) -> its class ids; raises InputError that names the file.
+    read_mask: Callable[[Example, tuple[int, int]], Ids]
     unpaired: Sequence[Path] = ()  # masks without an image
     notes: Sequence[str] = ()
 

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from deeplab_jax.array_types import Bool, Int64, Num
 from deeplab_jax.data.annotations import numbers, take
+from deeplab_jax.data.dataset import Ids
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import FAULTS
 
@@ -20,10 +22,11 @@ LONGEST = 2_000_000  # pixels of an outline; time and memory to draw one grow wi
 WITHOUT_AREA = ("line", "polyline", "point", "graph", "cuboid", "cuboid_2d")  # types of figures that cover no pixel
 
 Window = tuple[slice, slice]  # rows and columns of an image
+Outline = Num[np.ndarray, "n 2"]  # corners, x and y in pixels
 
 
-def check_outline(points: np.ndarray, where: str) -> None:
-    """Raises InputError where the corners, (n, 2) of x and y in pixels, are no numbers or would take long to draw."""
+def check_outline(points: Outline, where: str) -> None:
+    """Raises InputError where the corners are no numbers or would take long to draw."""
     low, high = points.min(0), points.max(0)
     near = (low >= -FARTHEST).all() and (high <= FARTHEST).all()  # no number is neither
     if not near:
@@ -34,7 +37,7 @@ def check_outline(points: np.ndarray, where: str) -> None:
             raise InputError(f"{where} has an outline of {length:.0f} pixels; draw one of {LONGEST} at most")
 
 
-def window(points: np.ndarray, size: tuple[int, int]) -> Window:
+def window(points: Outline, size: tuple[int, int]) -> Window:
     """The part of an image of (height, width) that an outline can touch; empty where it lies outside."""
     low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
     (left, right), (top, bottom) = (
@@ -43,8 +46,8 @@ def window(points: np.ndarray, size: tuple[int, int]) -> Window:
     return slice(top, bottom), slice(left, right)
 
 
-def draw_figure(ids: np.ndarray, figure: Any, shape: str, label: int, where: str) -> None:
-    """Sets the pixels of `ids`, (h, w) uint8, that a figure covers.
+def draw_figure(ids: Ids, figure: Any, shape: str, label: int, where: str) -> None:
+    """Sets the pixels of `ids` that a figure covers.
 
     Raises:
         InputError: that names where, if the figure is not what Supervisely writes, or of a shape that is not read.
@@ -61,7 +64,7 @@ def draw_figure(ids: np.ndarray, figure: Any, shape: str, label: int, where: str
             raise InputError(fault)
 
 
-def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
+def _draw_bitmap(ids: Ids, bitmap: dict, label: int, where: str) -> None:
     height, width = ids.shape
     covered = _unpack(take(bitmap, "data", str, where), (height, width), where)
     origin = numbers(take(bitmap, "origin", list, where), f"{where}: origin")
@@ -76,8 +79,8 @@ def _draw_bitmap(ids: np.ndarray, bitmap: dict, label: int, where: str) -> None:
         ids[first:last, start:stop][covered[first - top : last - top, start - left : stop - left]] = label
 
 
-def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
-    """(h, w) bool, at most as large as the image, from the base64 of a PNG, which a zlib stream may hold."""
+def _unpack(data: str, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
+    """At most as large as the image, from the base64 of a PNG, which a zlib stream may hold."""
     height, width = size
     most = 4 * height * (width + 1) + 65536  # bytes of an RGBA image of that size without compression
     stream = zlib.decompressobj()
@@ -100,14 +103,14 @@ def _unpack(data: str, size: tuple[int, int], where: str) -> np.ndarray:
     return covered
 
 
-def _covered(image: Image.Image) -> np.ndarray:
+def _covered(image: Image.Image) -> Bool[np.ndarray, "h w"]:
     """Where a PNG is not transparent, or not 0 if it has no transparency."""
     if "A" in image.getbands() or "transparency" in image.info:
         return np.array(image.convert("RGBA").getchannel("A")) > 0
     return np.asarray(np.array(image).reshape(image.height, image.width, -1).any(-1))
 
 
-def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None:
+def _draw_polygon(ids: Ids, points: dict, label: int, where: str) -> None:
     height, width = ids.shape
     exterior = _corners(take(points, "exterior", list, where), f"{where}: exterior")
     holes = points.get("interior", [])
@@ -124,7 +127,7 @@ def _draw_polygon(ids: np.ndarray, points: dict, label: int, where: str) -> None
         ids[place][scratch == 1] = label
 
 
-def _draw_rectangle(ids: np.ndarray, points: dict, label: int, where: str) -> None:
+def _draw_rectangle(ids: Ids, points: dict, label: int, where: str) -> None:
     corners = _corners(take(points, "exterior", list, where), f"{where}: exterior")
     if len(corners) != 2:
         raise InputError(f"{where} must have two corners, not {len(corners)}")
@@ -132,8 +135,8 @@ def _draw_rectangle(ids: np.ndarray, points: dict, label: int, where: str) -> No
     ids[top:bottom, left:right] = label
 
 
-def _corners(values: list, where: str) -> np.ndarray:
-    """(n, 2) int64 x and y in pixels, n from 0."""
+def _corners(values: list, where: str) -> Int64[np.ndarray, "n 2"]:
+    """x and y in pixels, n from 0."""
     if not values:
         return np.zeros((0, 2), np.int64)
     points = numbers(values, where)

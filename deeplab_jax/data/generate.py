@@ -10,11 +10,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from deeplab_jax.array_types import Bool, Float, Shaped, UInt8
 from deeplab_jax.config import IGNORE
 
 CLASS_NAMES = ("background", "disc", "bar", "polygon", "ring")
 SPLITS = {"train": 480, "val": 40, "test": 40}
 BORDER = 3  # pixels of void, half inside and half outside
+
+Plane = Float[np.ndarray, "size size"]
+Surface = Float[np.ndarray, "size size 3"]
 
 
 def generate(root: Path, size: int, seed: int = 0) -> None:
@@ -29,8 +33,10 @@ def generate(root: Path, size: int, seed: int = 0) -> None:
     (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
 
 
-def draw_sample(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(size, size, 3) uint8 RGB and (size, size) uint8 ids."""
+def draw_sample(
+    rng: np.random.Generator, size: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+    """RGB and ids."""
     image, mask = clutter(rng, size), np.zeros((size, size), np.uint8)
     for _ in range(rng.integers(2, 5)):
         label = int(rng.integers(1, len(CLASS_NAMES)))
@@ -44,8 +50,7 @@ def draw_sample(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     return (image + noise).clip(0, 255).astype(np.uint8), mask
 
 
-def draw_outline(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
-    """(size, size) bool."""
+def draw_outline(rng: np.random.Generator, label: int, size: int) -> Bool[np.ndarray, "size size"]:
     canvas = np.zeros((size, size), np.uint8)
     center = rng.uniform(0.15, 0.85, 2) * size
     radius = rng.uniform(0.14, 0.26) * size
@@ -67,38 +72,38 @@ def draw_outline(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
     return canvas > 0
 
 
-def coordinates(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(rng: np.random.Generator, size: int) -> tuple[Plane, Plane]:
     """Pixel coordinates, turned by a random angle and shifted by a random phase."""
     y, x = np.mgrid[:size, :size]
     angle, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0, 100, 2)
     return np.cos(angle) * x + np.sin(angle) * y + phase[0], np.cos(angle) * y - np.sin(angle) * x + phase[1]
 
 
-def two_colors(rng: np.random.Generator, amount: np.ndarray) -> np.ndarray:
+def two_colors(rng: np.random.Generator, amount: Shaped[np.ndarray, "size size"]) -> Surface:
     """Between two random colors that can be told apart, by `amount` in 0..1."""
     dark = rng.uniform(0, 140, 3)
     light = dark + rng.uniform(70, 115, 3)
     return dark + amount[..., None] * (light - dark)
 
 
-def stripes(rng: np.random.Generator, size: int) -> np.ndarray:
+def stripes(rng: np.random.Generator, size: int) -> Surface:
     x, _ = coordinates(rng, size)
     return two_colors(rng, np.sin(x * 2 * np.pi / rng.uniform(9, 13)) > 0)
 
 
-def checks(rng: np.random.Generator, size: int) -> np.ndarray:
+def checks(rng: np.random.Generator, size: int) -> Surface:
     x, y = coordinates(rng, size)
     side = rng.uniform(4, 6)
     return two_colors(rng, (x // side + y // side) % 2)
 
 
-def dots(rng: np.random.Generator, size: int) -> np.ndarray:
+def dots(rng: np.random.Generator, size: int) -> Surface:
     x, y = coordinates(rng, size)
     pitch = rng.uniform(6, 9)
     return two_colors(rng, np.hypot(x % pitch - pitch / 2, y % pitch - pitch / 2) < pitch / 3)
 
 
-def speckles(rng: np.random.Generator, size: int) -> np.ndarray:
+def speckles(rng: np.random.Generator, size: int) -> Surface:
     grains = rng.integers(0, 2, (size // 2 + 1, size // 2 + 1))
     return two_colors(rng, np.kron(grains, np.ones((2, 2)))[:size, :size])
 
@@ -106,8 +111,8 @@ def speckles(rng: np.random.Generator, size: int) -> np.ndarray:
 TEXTURES = {1: dots, 2: stripes, 3: checks, 4: speckles}
 
 
-def clutter(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float: smooth blotches with thin strokes and specks over them."""
+def clutter(rng: np.random.Generator, size: int) -> Surface:
+    """Smooth blotches with thin strokes and specks over them."""
     coarse = rng.uniform(40, 215, (size // 16 + 2, size // 16 + 2, 3)).astype(np.float32)
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     for _ in range(rng.integers(10, 20)):

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.array_types import Bool, Float64, Int64, Integer, UInt32
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import check_size, numbers, take
-from deeplab_jax.data.dataset import Example
+from deeplab_jax.data.dataset import Example, Ids
 from deeplab_jax.data.figures import Window, check_outline, window
 from deeplab_jax.errors import InputError
+
+Inside = Bool[np.ndarray, "h w"]
 
 STEPS = 5  # pycocotools rounds corners to fifths of a pixel
 NOTHING = "outlines are flat or lie outside of their image"
@@ -21,7 +24,7 @@ NOTHING = "outlines are flat or lie outside of their image"
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    outlines: tuple[np.ndarray, ...]  # (n, 2) float64 x and y in pixels, n from 3; there may be none
+    outlines: tuple[Float64[np.ndarray, "_ 2"], ...]  # x and y in pixels, from 3 corners; there may be none
 
     @property
     def area(self) -> float:
@@ -38,8 +41,8 @@ class Polygons:
             return "outlines lie between 0 and 1, which is read as pixels and not as shares of the image"
         return "" if any(_extends(low, high, size) for low, high in corners) else NOTHING
 
-    def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
-        """Parts of an image, and which of their pixels are inside, bool, exactly as COCO's own tools see it."""
+    def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, Inside]]:
+        """Parts of an image, and which of their pixels are inside, exactly as COCO's own tools see it."""
         for outline in self.outlines:
             place = rows, columns = window(outline, size)
             height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -54,7 +57,7 @@ class Polygons:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    lengths: np.ndarray  # (n,) uint32 pixels, down the columns: outside, inside, outside and so on
+    lengths: UInt32[np.ndarray, "n"]  # pixels, down the columns: outside, inside, outside and so on
 
     @property
     def area(self) -> float:
@@ -63,7 +66,7 @@ class Runs:
     def fault(self, size: tuple[int, int]) -> str:
         return "" if self.lengths[1::2].any() else NOTHING
 
-    def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
+    def pieces(self, size: tuple[int, int]) -> Iterator[tuple[Window, Inside]]:
         yield (slice(None), slice(None)), fill(self.lengths, size)
 
 
@@ -81,8 +84,8 @@ class Annotated:
     instances: tuple[Instance, ...]
 
 
-def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) uint8: crowds first, then every instance on top of all larger ones; 0 where there is none."""
+def read_mask(example: Example, size: tuple[int, int]) -> Ids:
+    """Crowds first, then every instance on top of all larger ones; 0 where there is none."""
     annotated = example.annotations
     check_size(annotated.size, size, example.source, example.image)
     ids = np.zeros(size, np.uint8)
@@ -111,8 +114,8 @@ def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Polygons
     return Polygons(tuple(outlines)) if outlines else None
 
 
-def read_outline(polygon: Any, where: str) -> np.ndarray:
-    """(n, 2) float64 x and y in pixels, n from 0."""
+def read_outline(polygon: Any, where: str) -> Float64[np.ndarray, "n 2"]:
+    """x and y in pixels, n from 0."""
     if not isinstance(polygon, list):
         raise InputError(f"{where} must be a list of numbers, not {reprlib.repr(polygon)}")
     values = numbers(polygon, where)
@@ -144,8 +147,8 @@ def read_runs(record: dict, size: tuple[int, int], where: str) -> Runs:
     return Runs(lengths.astype(np.uint32))
 
 
-def decode_counts(text: str, where: str) -> np.ndarray:
-    """int64 run lengths from COCO's compressed text.
+def decode_counts(text: str, where: str) -> Int64[np.ndarray, "n"]:
+    """Run lengths from COCO's compressed text.
 
     A character is 48 and six bits: five of a number, lowest first, and whether more follow. The last one's highest is
     the sign. From the fourth number on each is a difference from the one two before it.
@@ -166,8 +169,8 @@ def decode_counts(text: str, where: str) -> np.ndarray:
     return lengths
 
 
-def fill(lengths: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) bool: every second run, counted down the columns."""
+def fill(lengths: Integer[np.ndarray, "n"], size: tuple[int, int]) -> Inside:
+    """Every second run, counted down the columns."""
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
 
 
@@ -185,6 +188,6 @@ def _extends(low: list[float], high: list[float], size: tuple[int, int]) -> bool
     return all(max(first, 0) < min(last, side) for first, last, side in zip(low, high, size[::-1], strict=True))
 
 
-def _shift(values: np.ndarray, start: int) -> np.ndarray:
+def _shift(values: Float64[np.ndarray, "n"], start: int) -> Float64[np.ndarray, "n"]:
     """Coordinates from the start of a window. They are rounded first, so that the shift changes no pixel."""
     return (np.floor(values * STEPS + 0.5) - STEPS * start) / STEPS if start else values

@@ -17,12 +17,13 @@ import grain
 import numpy as np
 from absl import flags
 
+from deeplab_jax.array_types import UInt8
 from deeplab_jax.config import IGNORE, DataConfig, PreprocessConfig
 from deeplab_jax.data.dataset import Dataset, Sample
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.image.resize import resize_image, resize_mask
 
-Batch = dict[str, np.ndarray]  # "image" (b, h, w, 3) uint8 RGB, "mask" (b, h, w) uint8
+Batch = dict[str, UInt8[np.ndarray, "..."]]  # "image" (b, h, w, 3) RGB, "mask" (b, h, w)
 
 
 @dataclass(frozen=True)

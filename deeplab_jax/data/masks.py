@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_jax.array_types import Int16, Integer, UInt8, UInt32
 from deeplab_jax.classes import Color
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.dataset import Example
+from deeplab_jax.data.dataset import Example, Ids
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import read_colors, read_ids
 
@@ -20,7 +21,7 @@ class IdMasks:
     classes: int
     relabel: Mapping[int, int] = field(default_factory=dict)  # values that are no class ids yet -> class id or IGNORE
 
-    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, example: Example, size: tuple[int, int]) -> Ids:
         values = read_ids(example.source)
         labels = self.labels()
         wrong = (values < 0) | (values >= len(labels))
@@ -36,7 +37,7 @@ class IdMasks:
             raise InputError(f"{example.source} holds the value {values[wrong].min()}, but {legal}")
         return ids.astype(np.uint8)
 
-    def labels(self) -> np.ndarray:
+    def labels(self) -> Int16[np.ndarray, "values"]:
         """The class id or IGNORE of every value from 0 on; -1 for those that mean nothing."""
         labels = np.full(max(IGNORE, *self.relabel, 0) + 1, -1, np.int16)
         labels[: self.classes] = range(self.classes)
@@ -53,7 +54,7 @@ class ColorMasks:
 
     colors: Mapping[Color, int]  # -> class id or IGNORE
 
-    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, example: Example, size: tuple[int, int]) -> Ids:
         codes = as_codes(read_colors(example.source))
         table = {red << 16 | green << 8 | blue: id for (red, green, blue), id in self.colors.items()}
         ids = np.full(codes.shape, IGNORE, np.uint8)
@@ -68,8 +69,8 @@ class ColorMasks:
         return ids
 
 
-def as_codes(pixels: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 RGB to (h, w) uint32, one number a color."""
+def as_codes(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt32[np.ndarray, "h w"]:
+    """RGB to one number a color."""
     red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
 
@@ -87,7 +88,7 @@ def colors_in(path: Path, most: int) -> set[Color]:
     return result
 
 
-def ranges(values: np.ndarray) -> str:
-    """Such as `0 to 33 and 255`, of whole numbers that rise, (n,)."""
+def ranges(values: Integer[np.ndarray, "n"]) -> str:
+    """Such as `0 to 33 and 255`, of numbers that rise."""
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return " and ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deeplab_jax.array_types import Int64
 from deeplab_jax.data.dataset import Dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.metrics import Scores, confusion_matrix, scores
@@ -30,7 +31,7 @@ def evaluate(model: SegmentationModel, dataset: Dataset, progress: Callable[[int
     return scores(confusion, names, len(dataset))
 
 
-def match_classes(own: list[str], other: tuple[str, ...]) -> np.ndarray:
+def match_classes(own: list[str], other: tuple[str, ...]) -> Int64[np.ndarray, "own"]:
     """For every id of the package the data set's id of that name; len(other) where it has none."""
     absent = [name for name in other if name not in own]
     if absent:

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deeplab_jax.array_types import Int64, Integer
 
-def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes + 1) int64: truth by prediction; the last column counts predictions of no such class.
+
+def confusion_matrix(
+    truth: Integer[np.ndarray, "*shape"], prediction: Integer[np.ndarray, "*shape"], classes: int
+) -> Int64[np.ndarray, "{classes} {classes}+1"]:
+    """Truth by prediction; the last column counts predictions of no such class.
 
     Pixels whose truth is not a class (void) are left out.
     """
@@ -27,8 +31,8 @@ class Scores:
     images: int
 
 
-def scores(confusion: np.ndarray, class_names: tuple[str, ...], images: int) -> Scores:
-    """The figures of a confusion matrix, (classes, classes) or with a last column as above. An empty one scores 0."""
+def scores(confusion: Integer[np.ndarray, "classes predicted"], class_names: tuple[str, ...], images: int) -> Scores:
+    """The figures of a confusion matrix, square or with a last column as above. An empty one scores 0."""
     classes = len(class_names)
     correct = confusion[:, :classes].diagonal().astype(np.float64)
     truth, predicted = confusion.sum(1), confusion[:, :classes].sum(0)

@@ -5,15 +5,17 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Float32, UInt8
 from deeplab_jax.config import Contrast, PreprocessConfig
 from deeplab_jax.errors import InputError
 
 ColorFormat = Literal["rgb", "bgr"]
+Pixels = UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]  # in 0..255
 TO_GRAY = {"rgb": cv2.COLOR_RGB2GRAY, "bgr": cv2.COLOR_BGR2GRAY}
 
 
-def apply_contrast(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> np.ndarray:
-    """(h, w, 3) uint8 or float32 in 0..255, its channels in `order`, to the same; contrast makes float32 uint8."""
+def apply_contrast(image: Pixels, config: PreprocessConfig, order: ColorFormat) -> Pixels:
+    """The image, whose channels are in `order`, as the config says; contrast makes float32 uint8."""
     if config.grayscale:
         image = cv2.cvtColor(cv2.cvtColor(image, TO_GRAY[order]), cv2.COLOR_GRAY2BGR)
     if config.contrast:
@@ -21,8 +23,8 @@ def apply_contrast(image: np.ndarray, config: PreprocessConfig, order: ColorForm
     return image
 
 
-def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
-    """(h, w, 3) uint8 likewise, from one histogram of all channels. Equal to what scikit-image does."""
+def raise_contrast(image: UInt8[np.ndarray, "h w 3"], kind: Contrast) -> UInt8[np.ndarray, "h w 3"]:
+    """From one histogram of all channels. Equal to what scikit-image does."""
     if kind == "Contrast Stretching":
         return cv2.LUT(image, stretching_table(image))
     if kind == "Histogram Equalization":
@@ -39,15 +41,15 @@ def raise_contrast(image: np.ndarray, kind: Contrast) -> np.ndarray:
     return (exposure.equalize_adapthist(image.astype(np.float32) / 255, clip_limit=0.03) * 255).astype(np.uint8)
 
 
-def stretching_table(image: np.ndarray) -> np.ndarray:
-    """(256,) uint8: what becomes of each level, so that the 2nd and the 98th percentile become 0 and 255."""
+def stretching_table(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256"]:
+    """What becomes of each level, so that the 2nd and the 98th percentile become 0 and 255."""
     low, high = np.percentile(image, (2, 98))
     levels = np.clip(np.arange(256), low, high)
     return ((levels - low) / (high - low) * 255 if high > low else levels).astype(np.uint8)
 
 
-def equalizing_table(image: np.ndarray) -> np.ndarray:
-    """(256,) uint8: what becomes of each level, so that all become about as frequent."""
+def equalizing_table(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256"]:
+    """What becomes of each level, so that all become about as frequent."""
     bands = np.array_split(image, len(image) // 512 + 1)  # bincount makes every value 8 bytes long
     counts = np.sum([np.bincount(band.ravel(), minlength=256) for band in bands], 0)
     levels = np.arange(256, dtype=np.float32) / 255

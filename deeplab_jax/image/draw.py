@@ -8,7 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_jax.array_types import Integer, UInt, UInt8
 from deeplab_jax.classes import Classes, Color
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+Ids = Integer[np.ndarray, "h w"]
 
 TEXT, BLACK = (20, 20, 20), (0, 0, 0)
 OPACITY = 0.6  # of the classes' colors
@@ -25,12 +29,12 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
-    """(H, W, 3) uint8 BGR, as OpenCV writes it: the image under the colors of its classes, and a legend of those in it.
+def overlay_with_legend(
+    image: Pixels, ids: UInt[np.ndarray, "h w"], classes: Classes
+) -> UInt8[np.ndarray, "height width 3"]:
+    """BGR, as OpenCV writes it: the RGB image under the colors of its classes, and a legend of those in it.
 
-    Args:
-        image: (h, w, 3) uint8 RGB.
-        ids: (h, w) uint8 or uint16.
+    `ids` are uint8 or uint16.
     """
     height, width = image.shape[:2]
     counts = cv2.calcHist([ids], [0], None, [len(classes)], [0, len(classes)])
@@ -44,14 +48,14 @@ def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Classes) ->
     return sheet
 
 
-def overlay(image: np.ndarray, ids: np.ndarray, classes: Classes) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, gray under the classes' colors. Black classes and ids of no class stay as they are."""
+def overlay(image: Pixels, ids: Ids, classes: Classes) -> Pixels:
+    """RGB, gray under the classes' colors. Black classes and ids of no class stay as they are."""
     drawn = image.copy()
     overlay_in_place(drawn, ids, classes.palette)
     return drawn
 
 
-def overlay_in_place(image: np.ndarray, ids: np.ndarray, palette: Sequence[Color]) -> None:
+def overlay_in_place(image: Pixels, ids: Ids, palette: Sequence[Color]) -> None:
     """`overlay` with colors in the order of the image's channels, a band of rows at a time, for the cache."""
     colors = np.array([*palette, BLACK])  # the last stands for all ids of no class
     drawn = colors.any(1, keepdims=True)
@@ -90,7 +94,7 @@ def legend(classes: Classes, beside: tuple[int, int]) -> Image.Image:
     return column
 
 
-def mask_image(ids: np.ndarray, classes: Classes) -> Image.Image:
+def mask_image(ids: Ids, classes: Classes) -> Image.Image:
     """A palette PNG whose pixel values are the ids; more than 256 classes give a 16-bit gray one."""
     if len(classes) > 256:
         return Image.fromarray(ids.astype(np.uint16))

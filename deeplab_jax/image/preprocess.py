@@ -6,10 +6,13 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Float32
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.contrast import TO_GRAY, ColorFormat
+from deeplab_jax.image.contrast import TO_GRAY, ColorFormat, Pixels
 from deeplab_jax.image.resize import Placement, resize, used_part
+
+Planes = Float32[np.ndarray, "channels height width"]
 
 
 def in_own_size(config: PreprocessConfig, height: int, width: int) -> PreprocessConfig:
@@ -22,14 +25,13 @@ def in_own_size(config: PreprocessConfig, height: int, width: int) -> Preprocess
 
 
 def preprocess(
-    image: np.ndarray, config: PreprocessConfig, order: ColorFormat = "bgr", out: np.ndarray | None = None
-) -> tuple[np.ndarray, Placement]:
-    """Network input of an image, and where the image lies in it.
+    image: Pixels, config: PreprocessConfig, order: ColorFormat = "bgr", out: Planes | None = None
+) -> tuple[Planes, Placement]:
+    """Network input of an image, of config.size, and where the image lies in it.
 
     Args:
-        image: (h, w, 3), uint8 or float32 in 0..255.
-        order: of its channels.
-        out: (channels, *config.size) float32 to write into.
+        order: of the image's channels.
+        out: to write into.
     """
     resized, placement = resize(image, config, order)
     planes = np.empty((config.channels, *config.size), np.float32) if out is None else out
@@ -41,8 +43,10 @@ def preprocess(
     return planes, placement
 
 
-def write_channels(image: np.ndarray, config: PreprocessConfig, order: ColorFormat, out: np.ndarray) -> None:
-    """(h, w, 3) to (channels, h, w), normalized."""
+def write_channels(
+    image: Pixels, config: PreprocessConfig, order: ColorFormat, out: Float32[np.ndarray, "channels h w"]
+) -> None:
+    """Writes the image's channels, normalized, into `out`."""
     if config.color_mode == "gray":
         channels = [cv2.cvtColor(image, TO_GRAY[order])]
     else:
@@ -54,13 +58,13 @@ def write_channels(image: np.ndarray, config: PreprocessConfig, order: ColorForm
             plane[:] = normalize(channel, mean, std)
 
 
-def normalize(levels: np.ndarray, mean: float, std: float) -> np.ndarray:
+def normalize(levels: Float32[np.ndarray, "*shape"], mean: float, std: float) -> Float32[np.ndarray, "*shape"]:
     """Levels 0..255 of one channel to what the network was trained on."""
     return (levels / np.float32(255) - np.float32(mean)) / np.float32(std)
 
 
 @lru_cache(maxsize=64)
-def tables(config: PreprocessConfig) -> list[np.ndarray]:
-    """For every channel (256,) float32: what becomes of each level."""
+def tables(config: PreprocessConfig) -> list[Float32[np.ndarray, "256"]]:
+    """For every channel: what becomes of each level."""
     levels = np.arange(256, dtype=np.float32)
     return [normalize(levels, mean, std) for mean, std in zip(config.mean, config.std, strict=True)]

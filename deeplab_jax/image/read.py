@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from deeplab_jax.array_types import Int32, Shaped, UInt8
 from deeplab_jax.errors import InputError, first_line
 
 # Of cameras' raw files: TIFFs, mostly, in which Pillow finds a thumbnail.
@@ -39,8 +40,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it writes to the terminal what our errors say
 
 
-def read_image(path: Path, most: int | None = None) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag. Raises InputError that names the file.
+def read_image(path: Path, most: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB, turned upright by its EXIF tag. Raises InputError that names the file.
 
     `most`: pixels that are read, if not as many as Pillow allows.
     """
@@ -54,8 +55,8 @@ def read_image(path: Path, most: int | None = None) -> np.ndarray:
     return as_rgb(image)
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """(h, w) uint8, or int32 of images that may hold more; palette images give their indices.
+def read_ids(path: Path) -> UInt8[np.ndarray, "h w"] | Int32[np.ndarray, "h w"]:
+    """int32 of images that may hold more than uint8; palette images give their indices.
 
     Raises InputError that names the file.
     """
@@ -69,8 +70,8 @@ def read_ids(path: Path) -> np.ndarray:
     return stored_values(image, data).astype(np.uint8 if image.mode in ("1", "L", "P") else np.int32)
 
 
-def read_colors(path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of a mask: those of its palette, if it has one. Raises InputError that names the file."""
+def read_colors(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB of a mask: those of its palette, if it has one. Raises InputError that names the file."""
     image = decode_mask(_read_bytes(path), str(path), "replace or remove it")
     if image.mode[0] in "IF":
         raise InputError(f"{path} has {image.mode} pixels, which are no colors; save it with 8 bits a channel")
@@ -111,8 +112,8 @@ def decode_mask(data: bytes, place: str, mend: str) -> Image.Image:
     return image
 
 
-def stored_values(image: Image.Image, data: bytes) -> np.ndarray:
-    """(h, w) of a decoded image of one channel: the values that the file's bytes hold."""
+def stored_values(image: Image.Image, data: bytes) -> Shaped[np.ndarray, "h w"]:
+    """Of a decoded image of one channel: the values that the file's bytes hold."""
     values = np.array(image)
     spread = SPREAD.get(data[24], 1) if image.mode == "L" and image.format == "PNG" else 1
     return values if spread == 1 else values // spread
@@ -130,8 +131,7 @@ def orientation(image: Image.Image) -> int:
     return tag if tag in UPRIGHT else 0
 
 
-def as_rgb(image: Image.Image) -> np.ndarray:
-    """(h, w, 3) uint8."""
+def as_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -144,7 +144,7 @@ def mend_of_turned(image: Path | bytes, size: tuple[int, int], other: tuple[int,
     return f"its orientation tag {tag} turns the image; save it without that tag, or turn the mask likewise"
 
 
-def size_of(array: np.ndarray) -> str:
+def size_of(array: Shaped[np.ndarray, "h w ..."]) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 

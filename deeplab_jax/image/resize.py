@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Float32, Shaped, UInt8
 from deeplab_jax.config import IGNORE, PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.image.contrast import ColorFormat, apply_contrast
+from deeplab_jax.image.contrast import ColorFormat, Pixels, apply_contrast
+
+Resized = UInt8[np.ndarray, "h2 w2 3"] | Float32[np.ndarray, "h2 w2 3"]  # as the image
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Placement:
             top, left, min(self.top + self.height, size[0]) - top, min(self.left + self.width, size[1]) - left
         )
 
-    def cut(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def cut(
+        self, image: Shaped[np.ndarray, "h w *channels"], size: tuple[int, int]
+    ) -> Shaped[np.ndarray, "h2 w2 *channels"]:
         """The image, which has its size in the network input, without what is outside of that."""
         inside = self.within(size)
         return image[Placement(inside.top - self.top, inside.left - self.left, inside.height, inside.width).window]
@@ -61,8 +66,8 @@ def place(height: int, width: int, config: PreprocessConfig) -> Placement:
     return Placement(int((input_height - h) / 2), int((input_width - w) / 2), h, w)
 
 
-def resize(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> tuple[np.ndarray, Placement]:
-    """(h, w, 3) uint8 or float32 as it comes into the network input, bilinear; and the place of the used part there."""
+def resize(image: Pixels, config: PreprocessConfig, order: ColorFormat) -> tuple[Resized, Placement]:
+    """The image as it comes into the network input, bilinear; and the place of the used part there."""
     part = used_part(image.shape[0], image.shape[1], config)
     used, placement = apply_contrast(image[part.window], config, order), place(part.height, part.width, config)
     if (part.height, part.width) != (placement.height, placement.width):
@@ -70,8 +75,8 @@ def resize(image: np.ndarray, config: PreprocessConfig, order: ColorFormat) -> t
     return placement.cut(used, config.size), placement
 
 
-def resize_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """(h, w, 3) uint8 RGB to (*config.size, 3) uint8, padded."""
+def resize_image(image: UInt8[np.ndarray, "h w 3"], config: PreprocessConfig) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """RGB to config.size, padded."""
     resized, placement = resize(image, config, "rgb")
     if resized.shape[:2] == config.size:
         return resized
@@ -81,8 +86,8 @@ def resize_image(image: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     return canvas
 
 
-def resize_mask(mask: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """(h, w) uint8 class ids to config.size, nearest neighbor, IGNORE around it."""
+def resize_mask(mask: UInt8[np.ndarray, "h w"], config: PreprocessConfig) -> UInt8[np.ndarray, "h2 w2"]:
+    """Class ids to config.size, nearest neighbor, IGNORE around it."""
     part = used_part(mask.shape[0], mask.shape[1], config)
     placement = place(part.height, part.width, config)
     sized = cv2.resize(mask[part.window], (placement.width, placement.height), interpolation=cv2.INTER_NEAREST_EXACT)

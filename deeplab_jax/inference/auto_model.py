@@ -1,16 +1,18 @@
 """`AutoModel`: loads a package of any backend and runs it on images. API as in the shared inference API."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deeplab_jax.array_types import UInt
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.contrast import ColorFormat
 from deeplab_jax.image.preprocess import in_own_size, preprocess
 from deeplab_jax.image.resize import Placement, used_part
+from deeplab_jax.inference.backends import Backend, Logits, NetworkInput
 from deeplab_jax.inference.class_map import write_class_map
 from deeplab_jax.inference.inputs import as_list, as_pixels
 from deeplab_jax.inference.postprocess import (
@@ -25,9 +27,6 @@ from deeplab_jax.package.find import find_package
 from deeplab_jax.package.folder import InputSize, Package, background_id, read_package
 from deeplab_jax.package.limits import check_forward
 
-# (b, channels, h, w) float32 network input -> (b, K, h2, w2) float32 logits, from any thread. It splits and fills up
-# batches as its engine needs them.
-Backend = Callable[[np.ndarray], np.ndarray]
 Confidence = float | int | str | None
 DEFAULT_CONFIDENCE = 0.5
 NOT_GIVEN = ((str, "default"), (str, "best"), (int, 0), (int, 1))  # so the shared API takes them
@@ -84,8 +83,8 @@ class SegmentationModel:
 
     infer = __call__
 
-    def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> np.ndarray:
-        """(h, w) ids of one image, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
+    def class_ids(self, image: Any, confidence: Confidence, color_format: ColorFormat) -> UInt[np.ndarray, "h w"]:
+        """The ids of one image, in as few bytes as hold them; with int64 and confidences they take 12 a pixel."""
         rule = self._rule(confidence)
         (logits,), config, ((placement, size),) = self._forward([image], color_format)
         ids = np.full(size, rule.background, np.min_scalar_type(rule.class_count - 1))
@@ -113,8 +112,8 @@ class SegmentationModel:
 
     def _forward(
         self, images: list[Any], color_format: ColorFormat | None
-    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
-        """(b, K, h, w) logits, and the rest as of `_network_input`."""
+    ) -> tuple[Logits, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+        """The logits, and the rest as of `_network_input`."""
         inputs, config, places = self._network_input(images, color_format)
         classes, logits = self._package.classes, self._backend(inputs)
         if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
@@ -126,7 +125,7 @@ class SegmentationModel:
 
     def _network_input(
         self, images: list[Any], color_format: ColorFormat | None
-    ) -> tuple[np.ndarray, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
+    ) -> tuple[NetworkInput, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
         """The batch, how it was made, and for every image its place in the network input and its own size."""
         config = self._package.preprocess
         if self._package.any_size:  # one image, which says how large the network input is

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Float, Float32, Integer
+
 BAND_BYTES = 1 << 21  # of all classes together: about a core's second-level cache
 # In one matrix product, which stays small enough for BLAS to leave it to one thread: its threads wait for each other,
 # and all the longer where the processor has other work too.
@@ -21,7 +23,7 @@ class Step(NamedTuple):
 
     target: slice
     source: slice
-    weights: np.ndarray  # float32
+    weights: Float32[np.ndarray, "target source"]
 
 
 def resize_steps(size_in: int, size_out: int, step: int) -> list[Step]:
@@ -50,8 +52,8 @@ class Window(NamedTuple):
     height: int
     width: int
 
-    def cut(self, planes: np.ndarray, rows: slice, outside: int) -> np.ndarray:
-        """(K, rows, width) float32: those rows of the window, with the value `outside` where there are no planes."""
+    def cut(self, planes: Float[np.ndarray, "k h w"], rows: slice, outside: int) -> Float32[np.ndarray, "k rows width"]:
+        """Those rows of the window, with the value `outside` where there are no planes."""
         piece = np.full((len(planes), rows.stop - rows.start, self.width), outside, np.float32)
         top, bottom = np.clip((self.top + rows.start, self.top + rows.stop), 0, planes.shape[1])
         left, right = np.clip((self.left, self.left + self.width), 0, planes.shape[2])
@@ -63,7 +65,7 @@ class Window(NamedTuple):
 class Resized:
     """(K, h, w) planes, of which a window is resized to an image's size, a band of its rows at a time."""
 
-    def __init__(self, planes: np.ndarray, window: Window, outside: int, size: tuple[int, int]):
+    def __init__(self, planes: Float[np.ndarray, "k h w"], window: Window, outside: int, size: tuple[int, int]):
         """`outside`: the value of the window where it reaches beyond the planes."""
         (height, width), count = size, len(planes)
         self.planes, self.window, self.outside, self.width = planes, window, outside, width
@@ -74,12 +76,12 @@ class Resized:
         # So that every value lies between four neighbors.
         self.enlarges = 1 < window.height <= height and 1 < window.width <= width
 
-    def cut(self, step: Step) -> np.ndarray:
-        """(K, rows, window's width): what a band is made of."""
+    def cut(self, step: Step) -> Float32[np.ndarray, "k rows narrow"]:
+        """What a band is made of, as wide as the window."""
         return self.window.cut(self.planes, step.source, self.outside)
 
-    def band(self, step: Step, rows: np.ndarray | None = None) -> np.ndarray:
-        """(K, rows, width) float32 of all or some of its rows. It may be written into; the next one overwrites it."""
+    def band(self, step: Step, rows: Integer[np.ndarray, "rows"] | None = None) -> Float32[np.ndarray, "k rows width"]:
+        """All or some of its rows. It may be written into; the next one overwrites it."""
         lines = reshaped(self._narrow, len(self.planes), len(step.weights), self.window.width)
         np.matmul(step.weights, self.cut(step), out=lines)
         if rows is not None:
@@ -93,6 +95,6 @@ class Resized:
         return resized
 
 
-def reshaped(buffer: np.ndarray, *shape: int) -> np.ndarray:
+def reshaped(buffer: Float32[np.ndarray, "n"], *shape: int) -> Float32[np.ndarray, "..."]:
     """The first values of a flat array, as an array of that shape."""
     return buffer[: math.prod(shape)].reshape(shape)

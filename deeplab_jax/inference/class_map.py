@@ -9,9 +9,10 @@ from another, or a probability from the threshold, the whole row is resized as `
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Float, Float32, Int64, Integer, UInt
 from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.bands import BAND_BYTES, Resized, Step
-from deeplab_jax.inference.postprocess import Rule, classify, highest_rank, uncovered
+from deeplab_jax.inference.postprocess import Planes, Rank, Rule, classify, highest_rank, uncovered
 
 EPSILON = float(np.finfo(np.float32).eps)
 MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole
@@ -19,9 +20,13 @@ MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole
 
 @np.errstate(invalid="ignore", over="ignore")
 def write_class_map(
-    logits: np.ndarray, placement: Placement, input_size: tuple[int, int], rule: Rule, out: np.ndarray
+    logits: Float[np.ndarray, "k h w"],
+    placement: Placement,
+    input_size: tuple[int, int],
+    rule: Rule,
+    out: Integer[np.ndarray, "height width"],
 ) -> None:
-    """Writes the ids of `postprocess`, the same in every pixel, into `out`, (H, W) of the image's own size."""
+    """Writes the ids of `postprocess`, the same in every pixel, into `out`, of the image's own size."""
     resized = Resized(logits, uncovered(logits.shape[1:], placement, input_size), rule.background, out.shape)
     of_rank, least = rule.of_rank(len(logits)).astype(out.dtype), rule.least(len(logits))
     settled = Settled(resized, least) if resized.enlarges and len(logits) > 1 else None
@@ -42,8 +47,8 @@ class Settled:
         self._cells = corners[0] * np.logical_and.reduce([corners[0] == corner for corner in corners[1:]])
         self._left, self._share = column_weights(width, resized.width)
 
-    def _sure(self, rows: slice) -> np.ndarray:
-        """(h, w) rank of the class that leads, and is probable enough; 0 where none does."""
+    def _sure(self, rows: slice) -> Rank:
+        """The rank of the class that leads, and is probable enough; 0 where none does."""
         planes = self._resized.window.cut(self._resized.planes, rows, self._resized.outside)
         margin = rounding(planes)
         leader = leading(planes, margin)
@@ -52,8 +57,8 @@ class Settled:
             leader *= probability > self._least + doubt(margin, planes)
         return leader
 
-    def ranks(self, step: Step) -> np.ndarray:
-        """(rows, width) of a band."""
+    def ranks(self, step: Step) -> UInt[np.ndarray, "rows width"]:
+        """Of a band."""
         cells = self._cells[step.source.start : step.source.stop]
         above = np.minimum((step.weights > 0).argmax(1), len(cells) - 1)
         rank = cells.take(self._left, 1).take(above, 0)
@@ -72,8 +77,14 @@ class Settled:
                 rank[doubtful], _ = classify(self._resized.band(step, doubtful), self._least)
         return rank
 
-    def _between(self, step: Step, above: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(K, 1, n) logits of some pixels of a band."""
+    def _between(
+        self,
+        step: Step,
+        above: Int64[np.ndarray, "rows"],
+        rows: Int64[np.ndarray, "n"],
+        columns: Int64[np.ndarray, "n"],
+    ) -> Float32[np.ndarray, "k 1 n"]:
+        """Logits of some pixels of a band."""
         piece = self._resized.cut(step)
         width = piece.shape[2]
         piece = piece.reshape(len(piece), -1)
@@ -88,8 +99,8 @@ class Settled:
         return upper[:, None]
 
 
-def column_weights(narrow: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every column the left one of the two that OpenCV mixes for it, and the share of the right one, (width,) each.
+def column_weights(narrow: int, width: int) -> tuple[Int64[np.ndarray, "{width}"], Float32[np.ndarray, "{width}"]]:
+    """For every column the left one of the two that OpenCV mixes for it, and the share of the right one.
 
     Asked of OpenCV itself, which rounds the places to float32 on some machines: by which of three marks it sees.
     """
@@ -102,17 +113,17 @@ def column_weights(narrow: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return left, weights[(left + 1) % 3, columns]
 
 
-def rounding(planes: np.ndarray) -> float:
+def rounding(planes: Planes) -> float:
     """What two ways to interpolate the logits leave of a difference that is 0, at most."""
     return 16 * EPSILON * float(max(-planes.min(), planes.max()))
 
 
-def doubt(margin: float, planes: np.ndarray) -> float:
+def doubt(margin: float, planes: Planes) -> float:
     """What that makes of a probability p, whose derivative is p (1 - p), and what summing up adds."""
     return margin / 4 + EPSILON * len(planes)
 
 
-def leading(planes: np.ndarray, margin: float) -> np.ndarray:
-    """(h, w) rank of the plane that exceeds all others by more than the margin; 0 where none does."""
+def leading(planes: Planes, margin: float) -> Rank:
+    """The rank of the plane that exceeds all others by more than the margin; 0 where none does."""
     near = planes >= planes.max(0) - margin
     return highest_rank(near) * (near.sum(0, dtype=np.uint16) == 1)

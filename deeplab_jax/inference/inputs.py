@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.array_types import Float, Float32, Shaped, UInt8
 from deeplab_jax.errors import InputError, first_line
-from deeplab_jax.image.contrast import ColorFormat
+from deeplab_jax.image.contrast import ColorFormat, Pixels
 from deeplab_jax.package.limits import MOST_PIXELS, check_image
 
 KINDS = "a numpy array, a torch tensor, a PIL image or the path of a file"
@@ -24,8 +25,8 @@ def as_list(images: Any) -> list[Any]:
     return [images]
 
 
-def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[np.ndarray, ColorFormat]:
-    """(h, w, 3) uint8, or float32 in 0..255, and the order of its channels.
+def as_pixels(image: Any, color_format: ColorFormat | None) -> tuple[Pixels, ColorFormat]:
+    """uint8, or float32 in 0..255, and the order of its channels.
 
     Args:
         image: - an array, numpy's or JAX's: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), whose last channel is left out;
@@ -56,7 +57,7 @@ def is_a(value: Any, module: str, name: str) -> bool:
     return library is not None and isinstance(value, getattr(library, name))
 
 
-def file_pixels(path: Path) -> np.ndarray:
+def file_pixels(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     if os.path.exists(path) and not os.path.isfile(path):  # but a folder, or a pipe to wait for
         raise InputError(f"{path} is no file")
     try:
@@ -66,7 +67,7 @@ def file_pixels(path: Path) -> np.ndarray:
     return read_image(path, MOST_PIXELS)
 
 
-def pillow_pixels(image: Any) -> np.ndarray:
+def pillow_pixels(image: Any) -> Shaped[np.ndarray, "h w ..."]:
     from deeplab_jax.image.read import FAULTS, as_rgb
 
     check_image(image.height, image.width)
@@ -76,7 +77,7 @@ def pillow_pixels(image: Any) -> np.ndarray:
         raise InputError(f"a PIL image cannot be read ({first_line(error)})") from None
 
 
-def tensor_pixels(tensor: Any) -> np.ndarray:
+def tensor_pixels(tensor: Any) -> Shaped[np.ndarray, "..."]:
     """Channels last."""
     try:
         tensor = tensor.detach().cpu().resolve_neg()
@@ -87,7 +88,7 @@ def tensor_pixels(tensor: Any) -> np.ndarray:
     return array if channels_last else array.transpose(1, 2, 0)
 
 
-def as_levels(image: np.ndarray) -> np.ndarray:
+def as_levels(image: Shaped[np.ndarray, "..."]) -> Pixels:
     """Three channels, uint8 or float32 in 0..255. Raises InputError for what is no image."""
     result = f"{image.dtype} {image.shape}"
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -107,7 +108,7 @@ def as_levels(image: np.ndarray) -> np.ndarray:
     return image[..., :3]
 
 
-def float_levels(image: np.ndarray) -> np.ndarray:
+def float_levels(image: Float[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     low, high = float(image.min()), float(image.max())
     if not 0 <= low <= high <= 255:  # not a number compares as false
         raise InputError(f"a floating-point image must hold 0..255, not {low:g}..{high:g}; clip or scale it")

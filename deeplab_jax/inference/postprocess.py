@@ -6,11 +6,15 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import Bool, Float, Float32, Int64, Shaped, UInt
 from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.bands import Resized, Window
 
 ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class
 Threshold = float | Literal["argmax"]
+Planes = Float32[np.ndarray, "k h w"]  # logits
+Rank = UInt[np.ndarray, "h w"]
+Probability = Float32[np.ndarray, "h w"]
 NEGLIGIBLE = -87.0  # below the largest logit; the exponentials of lower ones are denormal and take a thousandfold time
 
 
@@ -20,7 +24,7 @@ class HostArray(np.ndarray):
     def cpu(self) -> "HostArray":
         return self
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self) -> Shaped[np.ndarray, "..."]:
         return self.view(np.ndarray)
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
@@ -29,8 +33,8 @@ class HostArray(np.ndarray):
 
 @dataclass
 class SemanticSegmentationResult:
-    segmentation_map: HostArray  # (H, W) int64 ids into the package's class names
-    confidence: HostArray  # (H, W) float32 probability of that class; 0 where it was under the threshold
+    segmentation_map: Int64[HostArray, "h w"]  # ids into the package's class names
+    confidence: Float32[HostArray, "h w"]  # probability of that class; 0 where it was under the threshold
     image_metadata: dict | None = None
 
 
@@ -52,8 +56,8 @@ class Rule:
             return 0.5 if planes == 1 else 0.0
         return self.threshold
 
-    def of_rank(self, planes: int) -> np.ndarray:
-        """(planes + 1,) ids: of rank 0 the background, then from the last plane to the first."""
+    def of_rank(self, planes: int) -> Int64[np.ndarray, "{planes}+1"]:
+        """The ids: of rank 0 the background, then from the last plane to the first."""
         ids = np.arange(planes)
         if planes == self.class_count - 1:
             ids += ids >= self.background
@@ -62,9 +66,13 @@ class Rule:
 
 @np.errstate(invalid="ignore", over="ignore")
 def postprocess(
-    logits: np.ndarray, placement: Placement, input_size: tuple[int, int], image_size: tuple[int, int], rule: Rule
+    logits: Float[np.ndarray, "k h w"],
+    placement: Placement,
+    input_size: tuple[int, int],
+    image_size: tuple[int, int],
+    rule: Rule,
 ) -> SemanticSegmentationResult:
-    """(K, h, w) logits of one image to ids and confidences, 0 for background by the rule, of the image's own size.
+    """The logits of one image to ids and confidences, 0 for background by the rule, of the image's own size.
 
     Where the image reaches beyond the network input (`placement` is partly outside), the shared API takes the
     background's id for the value of every logit.
@@ -79,8 +87,8 @@ def postprocess(
     return SemanticSegmentationResult(segmentation_map.view(HostArray), confidence.view(HostArray))
 
 
-def classify(planes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """(K, h, w) logits, which are overwritten, to rank and probability; rank 0 where that is not at least `least`."""
+def classify(planes: Planes, least: float) -> tuple[Rank, Probability]:
+    """Logits, which are overwritten, to rank and probability; rank 0 where that is not at least `least`."""
     rank, probability = sigmoid(planes[0]) if len(planes) == 1 else softmax_maximum(planes)
     rank[~(probability >= least)] = 0
     return rank, probability
@@ -104,8 +112,8 @@ def _uncovered_axis(size: int, input_size: int, before: int, covered: int) -> tu
     return first, max(last - first, 1)  # a thin image may round to nothing
 
 
-def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K, h, w) float32 logits, which are overwritten, to rank and probability of every pixel's largest.
+def softmax_maximum(planes: Planes) -> tuple[Rank, Probability]:
+    """Logits, which are overwritten, to rank and probability of every pixel's largest.
 
     The first plane has rank K and the last 1: so the highest rank is the first of equal logits. Infinite logits and
     those that are no numbers equal none, and leave rank 0.
@@ -119,12 +127,12 @@ def softmax_maximum(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rank, 1 / planes.sum(0)
 
 
-def highest_rank(chosen: np.ndarray) -> np.ndarray:
-    """(K, h, w) bool to the rank of the first plane that is chosen, K for the first of all, or 0."""
+def highest_rank(chosen: Bool[np.ndarray, "k h w"]) -> Rank:
+    """The rank of the first plane that is chosen, K for the first of all, or 0."""
     ranks = np.arange(len(chosen), 0, -1, dtype=np.min_scalar_type(len(chosen)))[:, None, None]
     return (ranks * chosen).max(0)
 
 
-def sigmoid(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w) float32 logits of the one class to its rank, 1, and its probability."""
+def sigmoid(plane: Float32[np.ndarray, "h w"]) -> tuple[Rank, Probability]:
+    """The logits of the one class to its rank, 1, and its probability."""
     return np.ones(plane.shape, np.uint8), 0.5 + 0.5 * np.tanh(0.5 * plane)  # does not overflow

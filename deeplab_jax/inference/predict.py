@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from deeplab_jax.array_types import UInt, UInt8
 from deeplab_jax.classes import Classes
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.draw import mask_image, overlay_with_legend
@@ -123,13 +124,13 @@ class Work:
                 self._pixels -= pixels
                 self._changed.notify_all()
 
-    def _write(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
+    def _write(self, image: UInt8[np.ndarray, "h w 3"], ids: UInt[np.ndarray, "h w"], name: str) -> None:
         with ThreadPoolExecutor(1) as beside:  # a core is idle where there is one image alone
             mask = beside.submit(self._write_mask, ids, name)
             self._write_overlay(image, ids, name)
             mask.result()
 
-    def _write_overlay(self, image: np.ndarray, ids: np.ndarray, name: str) -> None:
+    def _write_overlay(self, image: UInt8[np.ndarray, "h w 3"], ids: UInt[np.ndarray, "h w"], name: str) -> None:
         sheet = overlay_with_legend(image, ids, self._classes)
         # A JPEG takes a tenth of the time and of the space of a PNG, and is only looked at.
         suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -140,7 +141,7 @@ class Work:
         _, data = cv2.imencode(suffix, sheet, options)
         write_whole(self._out / f"{name}_overlay{suffix}", lambda part: part.write_bytes(data.data))
 
-    def _write_mask(self, ids: np.ndarray, name: str) -> None:
+    def _write_mask(self, ids: UInt[np.ndarray, "h w"], name: str) -> None:
         mask = mask_image(ids, self._classes)
         write_whole(self._out / f"{name}_mask.png", lambda part: mask.save(part, "PNG", compress_level=1))
 

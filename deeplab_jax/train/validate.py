@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import UInt8
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.data.dataset import Dataset
@@ -18,9 +19,9 @@ from deeplab_jax.train.step import TrainState, make_eval_step
 class Validation(NamedTuple):
     scores: Scores
     loss: float  # mean cross-entropy of a valid pixel
-    images: np.ndarray  # (n, h, w, 3) uint8 RGB, the first few as the network sees them
-    truth: np.ndarray  # (n, h, w) uint8
-    maps: np.ndarray  # (n, h, w) uint8, the most probable class
+    images: UInt8[np.ndarray, "n h w 3"]  # RGB, the first few as the network sees them
+    truth: UInt8[np.ndarray, "n h w"]
+    maps: UInt8[np.ndarray, "n h w"]  # the most probable class
 
     @property
     def figures(self) -> dict[str, float]:

@@ -1,109 +1,21 @@
-"""TensorRT packages, as far as that can be seen without a GPU: arithmetic, order of calls, memory, threads, errors."""
+"""Running TensorRT packages, as far as that can be seen without a GPU: arithmetic, memory, threads, sizes, errors."""
 
 import gc
 import json
-import sys
-import types
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import parser
 
 from converters.export.tensorrt_engine.tensorrt_package import Profile, Span, export, trt_config
 from deeplab_jax import AutoModel
-from deeplab_jax.classes import Classes
-from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.backends import tensorrt_backend
 from deeplab_jax.inference.backends.tensorrt_backend import Batches, read_batches
-from deeplab_jax.package.folder import read_package, write_package
-from helpers.fake_tensorrt import PLAN, Fakes
-
-SIZE = (4, 6)
-KERNEL = np.array([[1, 2, 3], [-4, 5, 6]], np.float32)
-UP_TO_8 = Span(1, 1, 8)
-NEED_FAKES = (
-    "converters.export.tensorrt_engine.build",
-    "deeplab_jax.inference.backends.tensorrt_engine",
-)  # which import TensorRT
-
-
-@pytest.fixture(scope="module")
-def modules():
-    return Fakes()
-
-
-@pytest.fixture
-def fakes(modules, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    modules.reset()
-    modules.install(monkeypatch)
-    yield modules
-    for name in NEED_FAKES:
-        sys.modules.pop(name, None)
-
-
-def graph(images="float[batch,3,4,6] images", logits="float[batch,2,h,w] logits", body=""):
-    values = ", ".join(str(int(value)) for value in KERNEL.ravel())
-    return parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : 18]> graph ({images}) => ({logits}) '
-        f"<float[2,3,1,1] kernel = {{{values}}}> {{ {body or 'logits = Conv (images, kernel)'} }}"
-    )
-
-
-def onnx_package(folder, **changes) -> Path:
-    classes = Classes(("background", "a"), ((0, 0, 0), (1, 1, 1)))
-    write_package(
-        folder, "onnx", classes, PreprocessConfig(size=SIZE), lambda f: onnx.save(graph(**changes), f / "weights.onnx")
-    )
-    return folder
-
-
-@pytest.fixture
-def source(tmp_path):
-    return onnx_package(tmp_path / "onnx")
-
-
-def say_nothing(phase: str, done: int, steps: int) -> None:
-    pass
-
-
-def built(source, out, batch=UP_TO_8):
-    export(source, out, Profile(batch), say_nothing)
-    return out
-
-
-def expected(images):
-    return np.einsum("kc,bchw->bkhw", KERNEL, images)
-
-
-def random_images(count, seed=0):
-    return np.random.default_rng(seed).integers(-9, 9, (count, 3, *SIZE)).astype(np.float32)
-
-
-def test_profiles_give_the_shapes_that_an_engine_is_built_for():
-    assert Profile().shapes((None, 3, 4, 6), SIZE) == ((1, 3, 4, 6), (1, 3, 4, 6), (8, 3, 4, 6))
-    wide = Profile(Span(2, 4, 16), Span(2, 4, 8), Span(3, 6, 9))
-    assert wide.shapes((None, 3, None, None), SIZE) == ((2, 3, 2, 3), (4, 3, 4, 6), (16, 3, 8, 9))
-    assert Profile(Span(5, 5, 5)).shapes((5, 3, 4, 6), SIZE) == ((5, 3, 4, 6),) * 3
-
-
-@pytest.mark.parametrize(
-    ("profile", "declared", "fault"),
-    [
-        (Profile(Span(0, 1, 2)), (None, 3, 4, 6), r"batch \(0, 1, 2\) must rise"),
-        (Profile(Span(1, 4, 2)), (None, 3, 4, 6), r"batch \(1, 4, 2\) must rise"),
-        (Profile(Span(1, 1, 8)), (5, 3, 4, 6), "whose batch is 5; give 5 three times"),
-        (Profile(height=Span(2, 4, 8)), (None, 3, 4, None), "whose height is 4"),
-        (Profile(width=Span(7, 8, 9)), (None, 3, None, None), r"width \(7, 8, 9\) leaves out 6"),
-    ],
-)
-def test_profiles_that_do_not_fit_are_refused(profile, declared, fault):
-    with pytest.raises(InputError, match=fault):
-        profile.shapes(declared, SIZE)
+from deeplab_jax.package.folder import read_package
+from helpers.fake_tensorrt import PLAN
+from helpers.tensorrt_packages import SIZE, UP_TO_8, built, expected, graph, onnx_package, random_images, say_nothing
 
 
 def test_the_batch_sizes_beside_an_engine_are_what_the_shared_api_reads(tmp_path):
@@ -138,8 +50,8 @@ def test_other_batch_sizes_are_refused(tmp_path, config):
 
 
 @pytest.mark.parametrize("batch", [Span(1, 1, 1), Span(1, 1, 4), Span(3, 3, 4), Span(2, 4, 16)])
-def test_any_number_of_images_goes_through_in_pieces(fakes, source, tmp_path, batch):
-    run = tensorrt_backend.load(read_package(built(source, tmp_path / "trt", batch)), "gpu")
+def test_any_number_of_images_goes_through_in_pieces(fakes, onnx_source, tmp_path, batch):
+    run = tensorrt_backend.load(read_package(built(onnx_source, tmp_path / "trt", batch)), "gpu")
     for count in range(1, 10):
         fakes.shapes.clear()
         images = random_images(count, count)
@@ -149,8 +61,8 @@ def test_any_number_of_images_goes_through_in_pieces(fakes, source, tmp_path, ba
         assert all(batch.least <= shape[0] <= batch.most for shape in fakes.shapes)
 
 
-def test_threads_take_turns(fakes, source, tmp_path):
-    run = tensorrt_backend.load(read_package(built(source, tmp_path / "trt", Span(1, 1, 4))), None)
+def test_threads_take_turns(fakes, onnx_source, tmp_path):
+    run = tensorrt_backend.load(read_package(built(onnx_source, tmp_path / "trt", Span(1, 1, 4))), None)
     batches = [random_images(1 + seed % 7, seed) for seed in range(80)]
     with ThreadPoolExecutor(8) as pool:
         for images, logits in zip(batches, pool.map(run, batches), strict=True):
@@ -158,8 +70,8 @@ def test_threads_take_turns(fakes, source, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
-    package = read_package(built(source, tmp_path / "trt"))
+def test_memory_is_freed_with_the_engine(fakes, onnx_source, tmp_path):
+    package = read_package(built(onnx_source, tmp_path / "trt"))
     gc.collect()
     assert fakes.alive == {}
     run = tensorrt_backend.load(package, None)
@@ -171,8 +83,8 @@ def test_memory_is_freed_with_the_engine(fakes, source, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_gpu_is_one_line_and_leaves_nothing_behind(fakes, source, tmp_path):
-    package = read_package(built(source, tmp_path / "trt"))
+def test_a_full_gpu_is_one_line_and_leaves_nothing_behind(fakes, onnx_source, tmp_path):
+    package = read_package(built(onnx_source, tmp_path / "trt"))
     gc.collect()
     fakes.memory = 4 * 8 * 2 * 4 * 6  # bytes: enough for 8 images of output, not of input
     with pytest.raises(InputError, match=r"engine.plan cannot be loaded: CUDA: cudaErrorMemoryAllocation$"):
@@ -181,8 +93,8 @@ def test_a_full_gpu_is_one_line_and_leaves_nothing_behind(fakes, source, tmp_pat
     assert fakes.alive == {}
 
 
-def test_what_does_not_fit_the_engine_is_refused(fakes, source, tmp_path):
-    folder = built(source, tmp_path / "trt", Span(1, 1, 4))
+def test_what_does_not_fit_the_engine_is_refused(fakes, onnx_source, tmp_path):
+    folder = built(onnx_source, tmp_path / "trt", Span(1, 1, 4))
 
     def refused(fault, device=None):
         with pytest.raises(InputError, match=fault):
@@ -214,8 +126,8 @@ def test_what_does_not_fit_the_engine_is_refused(fakes, source, tmp_path):
           "body": "logits = ReduceSum <keepdims = 0> (images, axes) "}, "must have 4 axes"),
     ],
 )  # fmt: skip
-def test_engines_of_others_must_have_our_ports(fakes, source, tmp_path, changes, fault):
-    folder = built(source, tmp_path / "trt")
+def test_engines_of_others_must_have_our_ports(fakes, onnx_source, tmp_path, changes, fault):
+    folder = built(onnx_source, tmp_path / "trt")
     model = graph(**changes) if "axes" not in changes["body"] else summed(changes)
     profile = json.dumps([[1, 3, 4, 6], [1, 3, 4, 6], [8, 3, 4, 6]]).encode()
     (folder / "engine.plan").write_bytes(PLAN + profile + b"\n" + model.SerializeToString())
@@ -230,71 +142,6 @@ def summed(changes):
     )
 
 
-def test_a_build_asks_for_what_the_graph_says_and_keeps_the_times(fakes, source, tmp_path):
-    stated = []
-    worst = export(source, tmp_path / "first", Profile(Span(1, 2, 8)), lambda *progress: stated.append(progress))
-    assert worst == 0
-    assert stated == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2), ("Building", 2, 2)]
-    network = fakes.networks[0]
-    assert network.flags == 1 << fakes.tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    assert network.config.cleared == [fakes.tensorrt.BuilderFlag.TF32]
-    assert network.config.profile.shapes == ((1, 3, 4, 6), (2, 3, 4, 6), (8, 3, 4, 6))
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == [
-        "class_names.txt", "engine.plan", "inference_config.json", "model_config.json", "trt_config.json",
-    ]  # fmt: skip
-    assert read_package(tmp_path / "first").backend == "trt"
-
-    (kept,) = (tmp_path / "cache" / "deeplab_jax").iterdir()
-    assert kept.name == "tensorrt-10-12-0-36-Fake-GPU-1.timing"
-    built(source, tmp_path / "second")
-    assert fakes.caches == [b"", b" and more"]
-    kept.write_bytes(b"of another GPU")
-    built(source, tmp_path / "third")
-    assert fakes.caches[2:] == [b"of another GPU", b""]
-    assert kept.read_bytes() == b" and more"
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError()])
-def test_what_the_report_raises_ends_the_build(fakes, source, tmp_path, error):
-    def stop(phase, done, steps):
-        stated.append(done)
-        if done:
-            raise error
-
-    stated = []
-    with pytest.raises(type(error)):
-        export(source, tmp_path / "out", Profile(), stop)
-    assert stated == [0, 1, 2]  # 2: the phase is over; its second step was not made
-    assert not hasattr(fakes.networks[0], "config")
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "cache").exists()
-
-
-def test_what_the_parser_has_against_a_graph_is_one_line(fakes, source, tmp_path):
-    for name in ("a", "b", "c", "d"):
-        says = {"node_operator": "Conv", "node_name": name, "desc": "no kernel"}
-        fakes.parser_errors.append(types.SimpleNamespace(**{key: lambda v=value: v for key, value in says.items()}))
-    with pytest.raises(InputError, match=r"weights.onnx: Conv a: no kernel; Conv b: no kernel; Conv c: no kernel$"):
-        export(source, tmp_path / "out", Profile(), say_nothing)
-
-
-@pytest.mark.parametrize("spoil", [1.0, np.nan])
-def test_a_wrong_engine_is_not_put_in_place(fakes, source, tmp_path, spoil):
-    fakes.spoil = spoil
-    with pytest.raises(InputError, match=r"the engine differs from .*weights.onnx by .*; .*out was not written"):
-        export(source, tmp_path / "out", Profile(), say_nothing)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "onnx"]
-
-
-def test_a_graph_of_a_fixed_batch_makes_an_engine_of_that_batch(fakes, tmp_path):
-    source = onnx_package(tmp_path / "onnx", images="float[2,3,4,6] images", logits="float[2,2,4,6] logits")
-    out = built(source, tmp_path / "out", Span(2, 2, 2))
-    assert json.loads((out / "trt_config.json").read_text()) == {"static_batch_size": 2}
-    np.testing.assert_array_equal(
-        tensorrt_backend.load(read_package(out), None)(random_images(3)), expected(random_images(3))
-    )
-
-
 def test_one_logit_is_told_by_its_sigmoid(fakes, tmp_path):
     body = "both = Conv (images, kernel) id = Constant <value_ints = [1]> () logits = Gather <axis = 1> (both, id)"
     source = onnx_package(tmp_path / "onnx", logits="float[batch,1,h,w] logits", body=body)
@@ -305,16 +152,6 @@ def test_one_logit_is_told_by_its_sigmoid(fakes, tmp_path):
         assert 0 < likeliest.sum() < likeliest.size
         np.testing.assert_array_equal(likeliest, usual)
         assert all_of_it.all()
-
-
-def test_an_engine_for_many_sizes_is_checked_at_the_least_too(fakes, tmp_path):
-    source = onnx_package(tmp_path / "onnx", images="float[batch,3,h,w] images", logits="float[batch,2,h,w] logits")
-    export(source, tmp_path / "out", Profile(UP_TO_8, Span(2, 4, 8), Span(3, 6, 9)), say_nothing)
-    assert fakes.networks[0].config.profile.shapes == ((1, 3, 2, 3), (1, 3, 4, 6), (8, 3, 8, 9))
-    assert {*fakes.shapes} == {(1, 3, *SIZE), (3, 3, *SIZE), (1, 3, 2, 3), (3, 3, 2, 3)}
-    np.testing.assert_array_equal(
-        tensorrt_backend.load(read_package(tmp_path / "out"), None)(random_images(3)), expected(random_images(3))
-    )
 
 
 def test_images_of_their_own_size_must_be_within_the_engine(fakes, tmp_path):
@@ -343,30 +180,3 @@ def write_size(folder, size):
     dynamic = {"dynamic_spatial_size_supported": size is None, "dynamic_spatial_size_mode": {"type": "any-size"}}
     config["network_input"] |= {"training_input_size": size, "exact": {"size": SIZE}, **dynamic}
     path.write_text(json.dumps(config))
-
-
-def test_faults_are_named_before_a_gpu_is_asked_for(monkeypatch, source, tmp_path):
-    for name in ("tensorrt", "cuda.bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
-    out = tmp_path / "out"
-    bad = onnx_package(tmp_path / "bad", body="x = Conv (images, kernel) logits = Mish (x)")
-    for folder, profile, fault in (
-        (bad, Profile(), r"cannot take .*weights.onnx: Mish logits: this operator is not known to be supported$"),
-        (source, Profile(Span(2, 1, 1)), "must rise"),
-        (source, Profile(), r"needs TensorRT; install it with: pip install 'deeplab_jax\[tensorrt\]'"),
-    ):
-        with pytest.raises(InputError, match=fault):
-            export(folder, out, profile, say_nothing)
-    assert not out.exists()
-
-
-def test_a_machine_without_a_gpu_is_told_so(fakes, source, tmp_path):
-    fakes.gpus = 0
-    with pytest.raises(InputError, match=r"needs an NVIDIA GPU, and CUDA finds none here \(cudaErrorNoDevice\)$"):
-        export(source, tmp_path / "out", Profile(), say_nothing)
-
-
-def test_a_driver_that_tensorrt_cannot_use_is_one_line(fakes, source, tmp_path):
-    fakes.memory = 0
-    with pytest.raises(InputError, match=r"TensorRT 10.12.0.36 cannot start on this machine"):
-        export(source, tmp_path / "out", Profile(), say_nothing)

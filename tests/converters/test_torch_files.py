@@ -4,107 +4,15 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from collections import Counter
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from converters.readers.torch_files import read_torch
 from converters.readers.torch_objects import Placeholder
-from deeplab_jax.errors import InputError
 from helpers.fixtures import ROOT
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
-
-SCRIPT_WARNINGS = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-
-
-def saved(path, value, zipped=True, protocol=2):
-    torch.save(value, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
-    return path
-
-
-def assert_same(actual, expected):
-    if isinstance(expected, torch.Tensor):
-        assert type(actual) is np.ndarray
-        assert actual.shape == tuple(expected.shape)
-        if expected.dtype == torch.bfloat16:
-            assert actual.dtype == ml_dtypes.bfloat16
-            actual, expected = actual.view(np.int16), expected.detach().contiguous().view(torch.int16)
-        expected = expected.detach().numpy()
-        assert actual.dtype == expected.dtype
-        assert np.array_equal(actual, expected)
-        assert not actual.flags.writeable or not actual.size
-    elif isinstance(expected, dict):
-        assert type(actual) is dict
-        assert list(actual) == list(expected)
-        for key, value in expected.items():
-            assert_same(actual[key], value)
-    elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected)
-        assert isinstance(actual, list | tuple)
-        for one, other in zip(actual, expected, strict=True):
-            assert_same(one, other)
-    else:
-        assert type(actual) is type(expected)
-        assert actual == expected
-
-
-def refused(path, limit=1.0):
-    """The message of the error, one short line that starts with the path; it may take so many seconds of CPU."""
-    start = time.process_time()
-    with pytest.raises(InputError) as error:
-        read_torch(path)
-    assert time.process_time() - start < limit
-    message = str(error.value)
-    assert message.startswith(str(path))
-    assert "\n" not in message
-    assert len(message) < len(str(path)) + 200
-    return message
-
-
-def network():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3),
-        torch.nn.BatchNorm2d(4),
-        torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1)),
-    )
-    model(torch.rand(2, 3, 8, 8))
-    return model
-
-
-def checkpoint():
-    numbers = torch.arange(24, dtype=torch.float32).reshape(4, 6)
-    return {
-        "epoch": 3,
-        "big": 2**70,
-        "loss": -0.5,
-        "name": "naïve",
-        "nothing": None,
-        "flags": [True, False, (1, "two", [])],
-        "size": torch.Size([1, 2]),
-        3: {"four": {5: 6}},
-        "state_dict": network().state_dict(),
-        "half": numbers.half() / 7,
-        "bfloat16": numbers.bfloat16() / 7,
-        "double": numbers.double() / 7,
-        "bytes": torch.arange(5, dtype=torch.uint8),
-        "small": [torch.arange(-2, 2).to(kind) for kind in (torch.int8, torch.int16, torch.int32)],
-        "bool": numbers > 7,
-        "counter": torch.tensor(12345678901),
-        "complex": torch.tensor([1 + 2j]),
-        "transposed": numbers.T,
-        "strided": numbers[1:, ::2],
-        "view": numbers[2],
-        "row": numbers.as_strided((1, 3), (100, 1), 4),
-        "empty": torch.zeros(0),
-        "empties": torch.zeros(3, 0, 2),
-        "parameter": torch.nn.Parameter(torch.rand(3)),
-    }
+from helpers.torch_files import FORMATS, SCRIPT_WARNINGS, assert_same, checkpoint, network, refused, saved, torch
 
 
 @FORMATS

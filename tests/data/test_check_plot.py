@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from test_check_report import run
 
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.cli import commands
@@ -19,6 +18,7 @@ from deeplab_jax.data.check.split import Checked
 from deeplab_jax.data.check.table import class_table
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.data.statistics import Statistics
+from helpers.data_check import run
 
 LONG = "balcony-fence-of-a-house"
 

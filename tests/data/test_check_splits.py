@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from PIL import Image
-from test_check_report import all_void, as_image, binary, in_palette, no_progress, run, sentences
 
 from deeplab_jax.data.check.hints import find_hints, ranges
 from deeplab_jax.data.check.split import check_split
 from deeplab_jax.data.dataset import Files
 from deeplab_jax.data.formats import open_dataset
+from helpers.data_check import all_void, as_image, binary, in_palette, no_progress, run, sentences
 from helpers.tfds_files import draw, prepare_images
 
 

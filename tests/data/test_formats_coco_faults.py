@@ -4,12 +4,12 @@ import json
 import re
 
 import pytest
-from test_formats_coco import document, write
 
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import coco
 from deeplab_jax.errors import InputError
 from helpers.annotation_files import put, spoiled
+from helpers.coco_files import document, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

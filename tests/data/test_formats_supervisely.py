@@ -3,21 +3,19 @@
 import base64
 import io
 import json
-import pickle
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.check.report import find_splits
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import supervisely
 from deeplab_jax.errors import InputError
 from helpers.annotation_files import sample
 from helpers.fixtures import SHARED
+from helpers.supervisely_files import HOLE, META, POLYGON, RECTANGLE, SIZE, annotation, bitmap, mask_of, write
 
 
 def figures_of(path) -> list[dict]:
@@ -93,50 +91,6 @@ def test_pascal_voc_as_a_project(split, count):
         if (path := masks / f"{image.name[:-4]}.png").is_file():
             with Image.open(path) as mask:
                 np.testing.assert_array_equal(image.mask, np.asarray(mask))
-
-
-def test_no_split_beside_others():
-    with pytest.raises(InputError, match=r"supervisely_pascal_mini/test does not exist or is no folder; there is tra"):
-        supervisely.open(sample("supervisely_pascal_mini"), "test")
-
-
-META = {
-    "classes": [
-        {"title": "cat", "shape": "polygon", "color": "#ff0000"},
-        {"title": "Neutral", "shape": "any", "color": "#00FF00"},
-        {"title": "dog", "shape": "bitmap", "color": "#0000ff"},
-    ]
-}
-SIZE = (9, 12)
-RECTANGLE = {"classTitle": "dog", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [3, 5]]}}
-POLYGON = {"classTitle": "cat", "points": {"exterior": [[0, 0], [11, 0], [11, 8], [0, 8]], "interior": []}}
-HOLE = [[3, 3], [8, 3], [8, 6], [3, 6]]
-
-
-def annotation(*objects, **other) -> dict:
-    return {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": list(objects), **other}
-
-
-def write(root, *stated: Any, meta: Any = META, folder: str = "train"):
-    """A data set with an image for every annotation."""
-    for name in ("img", "ann"):
-        (root / folder / name).mkdir(parents=True, exist_ok=True)
-    (root / "meta.json").write_text(json.dumps(meta))
-    for i, document in enumerate(stated):
-        Image.new("RGB", SIZE[::-1]).save(root / folder / "img" / f"{i}.png")
-        (root / folder / "ann" / f"{i}.png.json").write_text(json.dumps(document))
-    return root
-
-
-def mask_of(root, *objects, meta: Any = META) -> np.ndarray:
-    return supervisely.open(write(root, annotation(*objects), meta=meta), "train")[0].mask
-
-
-def bitmap(image: Image.Image, origin, title="dog") -> dict:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    data = base64.b64encode(zlib.compress(file.getvalue())).decode()
-    return {"classTitle": title, "geometryType": "bitmap", "bitmap": {"data": data, "origin": list(origin)}}
 
 
 def test_figures(tmp_path):
@@ -224,70 +178,6 @@ def test_a_class_for_the_background(tmp_path, title):
     dataset = supervisely.open(tmp_path, "train")
     assert dataset.classes.names == ("background", "cat")
     assert dataset.classes.palette == ((1, 2, 3), (255, 0, 0))
-
-
-def tagged(*names: str) -> dict:
-    return annotation(POLYGON, tags=[{"name": name, "value": None} for name in names])
-
-
-def test_splits_by_tag(tmp_path):
-    write(tmp_path, tagged("val"), tagged("train", "night"), annotation(), folder="ds1")
-    write(tmp_path, tagged("val"), tagged("train"), folder="ds2")
-    images = {s: [e.image for e in supervisely.open(tmp_path, s).examples] for s in ("train", "val", "night")}
-    assert images["train"] == [tmp_path / "ds1/img/1.png", tmp_path / "ds2/img/1.png"]
-    assert images["val"] == [tmp_path / "ds1/img/0.png", tmp_path / "ds2/img/0.png"]
-    assert images["night"] == [tmp_path / "ds1/img/1.png"]
-    with pytest.raises(InputError, match=r"nor an image tag 'test'; its images are tagged 'night', 'train', 'val'"):
-        supervisely.open(tmp_path, "test")
-    write(tmp_path, annotation(), tagged("x"), folder="validation")
-    dataset = supervisely.open(tmp_path, "val")
-    assert [e.image for e in dataset.examples] == [tmp_path / "validation/img/0.png", tmp_path / "validation/img/1.png"]
-    assert pickle.loads(pickle.dumps(dataset))[1].mask.all()
-
-
-@pytest.mark.parametrize(("tag", "split"), [("validation", "val"), ("valid", "val"), ("training", "train")])
-def test_other_names_of_tags(tmp_path, tag, split):
-    write(tmp_path, tagged("test"), tagged("sunny", tag), annotation(), folder="ds1")
-    assert [e.image.name for e in supervisely.open(tmp_path, split).examples] == ["1.png"]
-
-
-def test_tags_that_name_no_split(tmp_path):
-    write(tmp_path, tagged("sunny"), annotation(), tagged("rain"), annotation(), folder="ds1")
-    images = [e.image for split in ("train", "val", "test") for e in supervisely.open(tmp_path, split).examples]
-    assert len(images) == len(set(images)) == 4
-    assert len(supervisely.open(tmp_path, "sunny")) == 1
-    with pytest.raises(InputError, match=r"image tag 'fog'; its images are tagged 'rain', 'sunny'"):
-        supervisely.open(tmp_path, "fog")
-
-
-def test_tags_beside_data_sets_that_are_splits(tmp_path):
-    """A test split may be absent, whatever images are tagged with."""
-    for split in ("train", "val"):
-        write(tmp_path, tagged("sunny"), annotation(), folder=split)
-    actual, faults = find_splits(tmp_path, "supervisely", ("train", "val"))
-    assert (list(actual), faults) == (["train", "val"], [])
-
-
-def test_data_sets_inside_of_others(tmp_path):
-    for folder in ("train", "train/datasets/a", "train/datasets/a/datasets/b", "val/datasets/c", "extra"):
-        write(tmp_path, annotation(POLYGON), folder=folder)
-    dataset = supervisely.open(tmp_path, "train")
-    check_files(dataset)
-    names = [str(example.image.relative_to(tmp_path / "train")) for example in dataset.examples]
-    assert names == ["img/0.png", "datasets/a/img/0.png", "datasets/a/datasets/b/img/0.png"]
-    assert dataset.notes == ["1 data sets are no split and left out, such as extra"]
-    assert len(supervisely.open(tmp_path, "val")) == len(supervisely.open(tmp_path, "extra")) == 1
-    with pytest.raises(InputError, match=r"/test does not exist or is no folder; there is train, val"):
-        supervisely.open(tmp_path, "test")
-
-
-def test_splits_by_names(tmp_path):
-    write(tmp_path, *[annotation()] * 6, folder="a")
-    write(tmp_path, *[annotation()] * 4, folder="b")
-    (tmp_path / "train").mkdir()  # no data set: it has no img
-    images = {s: {e.image for e in supervisely.open(tmp_path, s).examples} for s in ("train", "val", "test")}
-    assert [len(chosen) for chosen in images.values()] == [7, 1, 2]
-    assert len(set().union(*images.values())) == 10
 
 
 def test_missing_files(tmp_path):

@@ -8,12 +8,12 @@ import zlib
 
 import pytest
 from PIL import Image
-from test_formats_supervisely import HOLE, META, POLYGON, RECTANGLE, SIZE, annotation, bitmap, mask_of, write
 
 from deeplab_jax.data.dataset import check_files
 from deeplab_jax.data.formats import supervisely
 from deeplab_jax.errors import InputError
 from helpers.annotation_files import put, spoiled
+from helpers.supervisely_files import HOLE, META, POLYGON, RECTANGLE, SIZE, annotation, bitmap, mask_of, write
 
 
 def data(value):

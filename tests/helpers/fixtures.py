@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -43,6 +44,12 @@ def declare_torchvision_operators() -> None:
 
 if importlib.util.find_spec("torch"):
     declare_torchvision_operators()
+
+
+@pytest.fixture
+def unchecked(monkeypatch) -> None:
+    """Run-time checks of annotations off: they take most of the time, and what they raise would pass for damage."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

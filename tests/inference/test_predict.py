@@ -1,6 +1,5 @@
 """`deeplab predict`: nothing is passed over, nothing written by halves, and several at a time change nothing."""
 
-import struct
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from deeplab_jax.inference.auto_model import SegmentationModel
 from deeplab_jax.inference.predict import predict
 from deeplab_jax.package.folder import read_package
 from helpers.fixtures import random_images
+from helpers.image_files import save
 
 
 @pytest.fixture
@@ -33,17 +33,6 @@ def model(tiny_package):
         return -((gray - levels) ** 2)
 
     return SegmentationModel(read_package(tiny_package), backend)
-
-
-def save(folder, *names, size=(30, 40)):
-    """An image of its own for each name; the folder."""
-    folder.mkdir(exist_ok=True, parents=True)
-    random = np.random.default_rng(len(names))
-    for name in names:
-        pixels = np.kron(random.integers(0, 256, (3, 4, 3)), np.ones((10, 10, 1))).astype(np.uint8)
-        kind = {"jfif": "JPEG", "nosuffix": "PNG"}.get(name.rpartition(".")[2])
-        Image.fromarray(pixels).resize(size[::-1], Image.Resampling.NEAREST).save(folder / name, kind)
-    return folder
 
 
 def mask_of(path):
@@ -71,59 +60,6 @@ def test_masks_and_overlays_are_those_of_the_model(package, tmp_path):
     ]
     with Image.open(tmp_path / "out/03_overlay.jpg") as shown:
         assert np.abs(np.asarray(shown).astype(int) - drawn).mean() < 3
-
-
-def test_every_file_of_a_folder_is_accounted_for(model, tmp_path):
-    kinds = ["a.gif", "b.jfif", "c.JPG", "d.webp", "e.tiff", "f.bmp", "g.ppm", "h.jp2", "i.tga", "j.avif", "k.nosuffix"]
-    folder = save(tmp_path / "images", *kinds)
-    (folder / "k.nosuffix").rename(folder / "k")
-    Image.new("RGB", (4, 4)).save(folder / "l.txt", "PNG")  # a name that says nothing of an image
-    broken = {
-        "m.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64,
-        "n.dng": b"II*\0",
-        "o.png": b"P6 is not what is in here",
-        "p.jpg": b"",
-    }
-    others = {
-        "q.mp4": b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + b"\0" * 64,
-        "r.txt": b"P6 is a kind of image",
-        "s.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 64,
-        "t.mpg": b"\0\0\1\xb3" + b"\0" * 64,
-        ".u.png": b"\0\5\x16\7",
-        "v": b"",
-    }
-    for name, data in (broken | others).items():
-        (folder / name).write_bytes(data)
-    np.save(folder / "w.npy", np.zeros((4, 4, 3), np.uint8))
-    for name in ("x", "y.png"):
-        (folder / name).mkdir()
-    actual, message = find_images([folder]), {}
-    unreadable = predict(model, actual.images, tmp_path / "out", 0.5, lambda path, error: message.update({path: error}))
-    assert [path.name for path, error in message.items() if isinstance(error, InputError)] == [*broken]
-    assert unreadable == len(broken)
-    assert all(str(path) in str(error) for path, error in message.items() if error)
-    assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {f"{c}_mask.png" for c in "abcdefghijkl"}
-    assert actual.left() == [
-        "7 other files left: .u.png, q.mp4, r.txt, s.h5, t.mpg, v, w.npy",
-        "2 folders left: x, y.png",
-    ]
-    entries = {*actual.images, *actual.others, *actual.folders}
-    assert entries == {*folder.iterdir()}
-
-
-def test_what_cannot_be_read_says_the_way_out(tmp_path):
-    for name, reason in [("a.heic", "is of a kind that Pillow here cannot read"), ("a.NEF", "is a camera's raw file")]:
-        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
-        with pytest.raises(InputError, match=rf"{name} {reason}.*as PNG or JPEG$"):
-            read_image(tmp_path / name)
-    (tmp_path / "none" / "c").mkdir(parents=True)
-    for name in ("a.txt", "b.txt"):
-        (tmp_path / "none" / name).touch()
-    with pytest.raises(InputError, match=r"holds no images .*; 2 other files left: a.txt, b.txt; 1 folder left: c$"):
-        find_images([tmp_path / "none"])
-    for name in range(25):
-        (tmp_path / f"{name:02}.txt").touch()
-    assert find_images([tmp_path]).left()[0].endswith("18.txt, 19.txt, and 5 more")
 
 
 @pytest.fixture
@@ -301,15 +237,6 @@ def test_an_overlay_that_no_jpeg_can_hold_is_a_png(model, tmp_path, monkeypatch)
         )
 
 
-def test_data_sets_read_the_same_kinds(tmp_path):
-    from deeplab_jax.image.read import list_images
-
-    folder = save(tmp_path / "images", "a.gif", "b.jfif", "c.avif", "d.jp2")
-    for name in ("e.mp4", "f.txt", "g.npy", "h.mpg", "i.h5", ".j.png"):
-        (folder / name).write_bytes(struct.pack(">I", 24) + b"ftypisom" + b"\0" * 64)
-    assert [path.name for path in list_images(folder)] == ["a.gif", "b.jfif", "c.avif", "d.jp2"]
-
-
 @pytest.mark.parametrize(("size", "count", "expected"), [(None, 1, None), (None, 4, 4), ("image", 4, None)])
 def test_cores_are_shared_by_the_images_in_work(model, tiny_package, monkeypatch, size, count, expected):
     asked = []
@@ -318,3 +245,41 @@ def test_cores_are_shared_by_the_images_in_work(model, tiny_package, monkeypatch
     monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **options: asked.append(options) or model)
     module.load(tiny_package, size, count)
     assert asked == [{"size": size, "threads": expected}]
+
+
+def test_every_file_of_a_folder_is_accounted_for(model, tmp_path):
+    kinds = ["a.gif", "b.jfif", "c.JPG", "d.webp", "e.tiff", "f.bmp", "g.ppm", "h.jp2", "i.tga", "j.avif", "k.nosuffix"]
+    folder = save(tmp_path / "images", *kinds)
+    (folder / "k.nosuffix").rename(folder / "k")
+    Image.new("RGB", (4, 4)).save(folder / "l.txt", "PNG")  # a name that says nothing of an image
+    broken = {
+        "m.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64,
+        "n.dng": b"II*\0",
+        "o.png": b"P6 is not what is in here",
+        "p.jpg": b"",
+    }
+    others = {
+        "q.mp4": b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + b"\0" * 64,
+        "r.txt": b"P6 is a kind of image",
+        "s.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 64,
+        "t.mpg": b"\0\0\1\xb3" + b"\0" * 64,
+        ".u.png": b"\0\5\x16\7",
+        "v": b"",
+    }
+    for name, data in (broken | others).items():
+        (folder / name).write_bytes(data)
+    np.save(folder / "w.npy", np.zeros((4, 4, 3), np.uint8))
+    for name in ("x", "y.png"):
+        (folder / name).mkdir()
+    actual, message = find_images([folder]), {}
+    unreadable = predict(model, actual.images, tmp_path / "out", 0.5, lambda path, error: message.update({path: error}))
+    assert [path.name for path, error in message.items() if isinstance(error, InputError)] == [*broken]
+    assert unreadable == len(broken)
+    assert all(str(path) in str(error) for path, error in message.items() if error)
+    assert {path.name for path in (tmp_path / "out").glob("*_mask.png")} == {f"{c}_mask.png" for c in "abcdefghijkl"}
+    assert actual.left() == [
+        "7 other files left: .u.png, q.mp4, r.txt, s.h5, t.mpg, v, w.npy",
+        "2 folders left: x, y.png",
+    ]
+    entries = {*actual.images, *actual.others, *actual.folders}
+    assert entries == {*folder.iterdir()}

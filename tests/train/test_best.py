@@ -1,13 +1,20 @@
 """Which validation is the best, and when no better one is waited for."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import jax_backend
+from deeplab_jax.train import validate
 from deeplab_jax.train.best import MODES, Best
 from deeplab_jax.train.checkpoint import Progress
+from deeplab_jax.train.loop import train
 from deeplab_jax.train.step import TrainState
+from deeplab_jax.train.tracking.tracker import read_records
+from helpers.fixtures import changed
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -80,3 +87,34 @@ def test_a_package_that_cannot_be_written_leaves_the_validation_owed():
 
 def test_every_figure_to_choose_by_has_its_mode():
     assert MODES == {"miou": "max", "loss": "min"}
+
+
+@pytest.mark.slow
+def test_patience_ends_a_run_that_no_longer_gains(tiny_experiment, tmp_path, capsys):
+    """Figures are made up: the second of four is the best, and two without a gain follow."""
+    experiment = changed(tiny_experiment, steps=12, validate_every=2, save_every=100, patience=2)
+    made_up, true_scores = iter([0.2, 0.4, float("nan"), 0.3]), validate.scores
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "scores", lambda *arguments: replace(true_scores(*arguments), miou=next(made_up)))
+        progress = train(experiment, tmp_path / "run")
+    assert (progress.best, progress.without_gain) == (0.4, 2)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
+    assert "no better validation in 2: stopped after step 8" in capsys.readouterr().out
+    train(experiment, tmp_path / "run")  # it stays ended
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["8"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("best_by", ["miou", "loss"])
+def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_by):
+    experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
+        progress = train(experiment, tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    actual = [(n, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]
+    better = max if best_by == "miou" else min
+    expected = [n for i, (n, value) in enumerate(actual) if all(better(value, v) != v for _, v in actual[:i])]
+    assert saved == expected
+    assert progress.best == pytest.approx(better(value for _, value in actual))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import onnx_ir as ir
+from jaxtyping import Shaped
 
 from deeplab_jax.errors import InputError
 
@@ -20,7 +21,7 @@ def is_constant(value: ir.Value | None) -> bool:
     return value is not None and value.const_value is not None
 
 
-def constant(value: ir.Value | None) -> np.ndarray:
+def constant(value: ir.Value | None) -> Shaped[np.ndarray, "..."]:
     """What an initializer holds."""
     if value is None or value.const_value is None:
         raise InputError(f"the traced graph cannot be exported: {value} depends on the image")
@@ -34,7 +35,7 @@ def sizes(value: ir.Value | None) -> list[int]:
     return [*value.shape.numpy()]
 
 
-def add_constant(graph: ir.Graph, name: str | None, array: np.ndarray | np.generic) -> ir.Value:
+def add_constant(graph: ir.Graph, name: str | None, array: Shaped[np.ndarray, "..."] | np.generic) -> ir.Value:
     """A new initializer; the name gets a number where it is taken."""
     names = (name or "constant", *(f"{name}_{number}" for number in range(1, len(graph.initializers) + 1)))
     free = next(name for name in names if name not in graph.initializers)

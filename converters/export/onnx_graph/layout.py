@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+from jaxtyping import Num
 
 from converters.export.onnx_graph.graph import GraphError, add_constant, constant, is_constant, replace, sizes, source
 
@@ -66,12 +67,17 @@ def move_channels(graph: ir.Graph, node: ir.Node) -> None:
         raise GraphError(node, "is not known with channels first")
 
 
-def channels_of_four_axes(array: np.ndarray) -> np.ndarray:
+def channels_of_four_axes(array: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
     """(c,) or (1, 1, 1, c) to (1, c, 1, 1); numbers stay."""
     return array if array.size == 1 else array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FIRST)
 
 
-def permute_input(graph: ir.Graph, node: ir.Node, index: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def permute_input(
+    graph: ir.Graph,
+    node: ir.Node,
+    index: int,
+    change: Callable[[Num[np.ndarray, "..."]], Num[np.ndarray, "..."]],
+) -> None:
     value = node.inputs[index]
     if value is not None and is_constant(value):
         node.replace_input_with(index, add_constant(graph, value.name, change(constant(value))))

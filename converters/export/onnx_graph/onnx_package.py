@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Bool, Float32, Int64
 
 import deeplab_jax
 from converters.export.compare import first_difference
-from converters.export.onnx_graph.session import open_session
+from converters.export.onnx_graph.session import OneImage, open_session
 from converters.export.source import Source, read_source
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.models import DeepLab
@@ -82,8 +83,8 @@ def check_runs(graph: Any, sizes: list[tuple[int, int]], *, exact: bool = False)
         raise InputError(f"the graph in lower precision cannot be run: {why}; nothing was written") from None
 
 
-def agreement(graph: Any, other: Any, inputs: list[np.ndarray], *, exact: bool = False) -> float:
-    """The part of the pixels to which two graphs give the same class, on (1, c, h, w) network inputs.
+def agreement(graph: Any, other: Any, inputs: list[OneImage], *, exact: bool = False) -> float:
+    """The part of the pixels to which two graphs give the same class.
 
     `exact` as in `open_session`.
     """
@@ -95,8 +96,8 @@ def agreement(graph: Any, other: Any, inputs: list[np.ndarray], *, exact: bool =
     return float(np.mean(same))
 
 
-def class_ids(logits: np.ndarray) -> np.ndarray:
-    """(b, K, h, w) to (b, h, w): the largest of K; of one alone, whether its sigmoid is 0.5 or more."""
+def class_ids(logits: Float32[np.ndarray, "b k h w"]) -> Int64[np.ndarray, "b h w"] | Bool[np.ndarray, "b h w"]:
+    """The largest of K; of one alone, whether its sigmoid is 0.5 or more."""
     return logits[:, 0] >= 0 if logits.shape[1] == 1 else logits.argmax(1)
 
 
@@ -155,6 +156,6 @@ def check(model: DeepLab, graph: Any, size: tuple[int, int], batches: tuple[int,
     return worst
 
 
-def run(session: Any, images: np.ndarray) -> np.ndarray:
-    """(b, h, w, c) to (b, K, h, w) logits."""
+def run(session: Any, images: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b k h w"]:
+    """The logits, channels first, of images whose channels are last."""
     return session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]

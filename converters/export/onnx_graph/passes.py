@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
+from jaxtyping import Float32, Float64
 from onnx.reference import ReferenceEvaluator
 
 from converters.export.onnx_graph.graph import (
@@ -87,12 +88,12 @@ def resize(graph: ir.Graph) -> None:
 COORDINATES = {"align_corners": True, "half_pixel": False}
 
 
-def interpolates(matrix: np.ndarray, mode: str) -> bool:
+def interpolates(matrix: Float32[np.ndarray, "after before"], mode: str) -> bool:
     return np.array_equal(matrix, interpolation_matrix(matrix.shape[1], matrix.shape[0], COORDINATES[mode]))
 
 
-def resize_scales(before: Sequence[int], after: Sequence[int]) -> np.ndarray:
-    """Ratios of sizes as float32, none below the ratio: engines take `floor(size * scale)`, in whatever precision."""
+def resize_scales(before: Sequence[int], after: Sequence[int]) -> Float32[np.ndarray, "axes"]:
+    """Ratios of sizes, none below the ratio: engines take `floor(size * scale)`, in whatever precision."""
     scales = (np.array(after) / before).astype(np.float32)
     return np.where(
         np.array(before) * scales.astype(np.float64) < after, np.nextafter(scales, np.float32(np.inf)), scales
@@ -162,7 +163,9 @@ def fold_biases(graph: ir.Graph) -> None:
             replace(graph, node, conv.outputs[0])
 
 
-def set_weights(graph: ir.Graph, conv: ir.Node, factor: np.ndarray, shift: np.ndarray) -> None:
+def set_weights(
+    graph: ir.Graph, conv: ir.Node, factor: Float64[np.ndarray, "channels"], shift: Float64[np.ndarray, "channels"]
+) -> None:
     """Scales every output channel of a convolution and adds to it."""
     kernel, *rest = (constant(value).astype(np.float64) for value in conv.inputs[1:])
     bias = rest[0] if rest else np.zeros(len(kernel))

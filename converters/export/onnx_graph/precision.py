@@ -15,18 +15,18 @@ from onnxruntime import quantization
 from converters.export.onnx_graph.graph import add_constant, constant, described, insert, is_constant
 from converters.export.onnx_graph.names import name_all
 from converters.export.onnx_graph.passes import drop_unused
+from converters.export.onnx_graph.session import OneImage
 
 SMALLEST = float(np.finfo(np.float16).tiny)  # weights that are all below lose their digits
 LARGEST = float(np.finfo(np.float16).max) / 8  # what may grow on other images by that factor stays float32
 
 
-def to_float16(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
+def to_float16(graph: onnx.ModelProto, images: Iterable[OneImage]) -> onnx.ModelProto:
     """Weights and tensors in half precision, input and output in float32.
 
-    Overflow-safe: nodes whose weights or whose results on the `images`, (1, c, h, w) float32 network inputs, come
-    near the largest half number stay float32, as do those whose weights are all below the smallest. So do means over a
-    whole feature map, whose sums some engines keep in half precision, and the last upsampling, as the logits are
-    float32.
+    Overflow-safe: nodes whose weights or whose results on the images come near the largest half number stay float32,
+    as do those whose weights are all below the smallest. So do means over a whole feature map, whose sums some engines
+    keep in half precision, and the last upsampling, as the logits are float32.
     """
     largest = largest_values(graph, images)
     model = ir.from_proto(graph)
@@ -62,7 +62,7 @@ def halve(graph: ir.Graph) -> None:
     name_all(graph)
 
 
-def largest_values(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict[str, float]:
+def largest_values(graph: onnx.ModelProto, images: Iterable[OneImage]) -> dict[str, float]:
     """Of every tensor that a node makes: the largest magnitude on the images."""
     probe = onnx.ModelProto()
     probe.CopyFrom(graph)
@@ -78,7 +78,7 @@ def largest_values(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> dict
 
 
 def to_int8(
-    graph: onnx.ModelProto, images: Iterable[np.ndarray], *, symmetric: bool = False, spared: Sequence[str] = ()
+    graph: onnx.ModelProto, images: Iterable[OneImage], *, symmetric: bool = False, spared: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """Weights and tensors in 8 bits behind QuantizeLinear and DequantizeLinear, weights per output channel.
 
@@ -90,7 +90,7 @@ def to_int8(
 
     Args:
         graph: the float32 graph.
-        images: (1, c, h, w) float32 network inputs, from which the range of every tensor is taken.
+        images: from which the range of every tensor is taken.
         symmetric: signed, zero at 0, biases in float32, as TensorRT wants it; CPUs are faster and closer without.
         spared: names of modules that stay in float32 too.
     """
@@ -137,7 +137,7 @@ def depthwise_weights(graph: onnx.ModelProto) -> list[str]:
 
 
 class Calibration(quantization.CalibrationDataReader):
-    def __init__(self, images: Iterable[np.ndarray]):
+    def __init__(self, images: Iterable[OneImage]):
         self.images = iter(images)
 
     def get_next(self) -> Any:

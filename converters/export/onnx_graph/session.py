@@ -2,6 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+
+from deeplab_jax.array_types import Float32
+
+OneImage = Float32[np.ndarray, "1 channels h w"]  # network input
+
 
 def open_session(graph: Any, *, exact: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` of an `onnx.ModelProto`.

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from converters.export.onnx_graph.onnx_package import agreement
+from converters.export.onnx_graph.session import OneImage
 
 PART = re.compile(r"encoder\.(blocks\.\d+|\w+)|\w+")  # of a node's name: the module that it belongs to
 
@@ -20,13 +19,13 @@ def parts_of(graph: Any) -> list[str]:
     return [part for part in dict.fromkeys(result) if part not in ("classifier", "images")]
 
 
-def worst_first(graph: Any, quantize: Callable[[Sequence[str]], Any], inputs: list[np.ndarray]) -> list[str]:
+def worst_first(graph: Any, quantize: Callable[[Sequence[str]], Any], inputs: list[OneImage]) -> list[str]:
     """The parts by how many pixels change their class where that part alone is in 8 bits.
 
     Args:
         graph: in float32.
         quantize: from the names of parts that stay in float32 to the graph in 8 bits.
-        inputs: (1, c, h, w) float32 network inputs.
+        inputs: on which the classes are compared.
     """
     parts = parts_of(graph)
     same = {part: agreement(graph, quantize([p for p in parts if p != part]), inputs, exact=True) for part in parts}

@@ -15,6 +15,7 @@ import numpy as np
 
 from converters.export.onnx_graph.session import open_session
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.inference.backends import Backend
 from deeplab_jax.inference.backends.tensorrt_backend import Batches, check_usable
 from deeplab_jax.package.folder import check_vacant, read_package, write_package
 from deeplab_jax.package.inference_config import MAX_BATCH
@@ -134,7 +135,7 @@ def trt_config(batch: Span) -> dict[str, int]:
     return {f"dynamic_batch_size_{name}": size for name, size in zip(("min", "opt", "max"), batch, strict=True)}
 
 
-def difference(run: Callable[[np.ndarray], np.ndarray], session: Any, count: int, size: tuple[int, int]) -> float:
+def difference(run: Backend, session: Any, count: int, size: tuple[int, int]) -> float:
     """Largest difference between the engine's logits and ONNX Runtime's, relative to the largest logit."""
     images = np.random.default_rng(count).normal(size=(count, 3, *size)).astype(np.float32)
     expected = session.run(None, {session.get_inputs()[0].name: images})[0]

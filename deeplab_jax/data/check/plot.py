@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deeplab_jax.array_types import Shaped, UInt8
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.check.report import Report
-from deeplab_jax.data.check.split import SHOWN, Checked
+from deeplab_jax.data.check.split import SHOWN, Checked, Stored
 from deeplab_jax.data.dataset import Sample
 from deeplab_jax.image.draw import overlay, plain_text
 
@@ -55,7 +56,7 @@ def tallest(checked: Checked) -> float:
     return min(max((shape[0] / shape[1] for shape in shapes), default=0.2), 1.5)
 
 
-def draw_samples(axes: np.ndarray, checked: Checked) -> None:
+def draw_samples(axes: Shaped[np.ndarray, "columns"], checked: Checked) -> None:
     """Samples under their masks, then masks that cannot be used."""
     classes, samples = checked.statistics.classes, checked.samples[: SHOWN - len(checked.failed)]
     images = [(f"{checked.split}: {sample.name[:40]}", under_mask(sample, classes)) for sample in samples]
@@ -68,16 +69,16 @@ def draw_samples(axes: np.ndarray, checked: Checked) -> None:
         ax.set_title(title, fontsize=8)
 
 
-def under_mask(sample: Sample, classes: Classes) -> np.ndarray:
-    """(h, w, 3) uint8 RGB; void pixels are nearly white."""
+def under_mask(sample: Sample, classes: Classes) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB; void pixels are nearly white."""
     image = overlay(sample.image, sample.mask, classes)
     void = sample.mask == IGNORE
     image[void] = (0.3 * image[void] + 178).astype(np.uint8)
     return image
 
 
-def with_contrast(mask: np.ndarray) -> np.ndarray:
-    """(h, w) uint8 with the values spread evenly from black to white; (h, w, 3) colors as they are."""
+def with_contrast(mask: Stored) -> UInt8[np.ndarray, "h w ..."]:
+    """Values spread evenly from black to white; colors as they are."""
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             return mask

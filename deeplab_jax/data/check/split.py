@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deeplab_jax.array_types import Integer, Shaped, UInt8
 from deeplab_jax.classes import Color
 from deeplab_jax.data.dataset import Dataset, Example, Files, Sample
 from deeplab_jax.data.formats.tfds import Prepared
@@ -16,6 +17,8 @@ from deeplab_jax.data.masks import IdMasks, colors_in
 from deeplab_jax.data.statistics import Statistics, in_order
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import is_image_suffix, orientation, read_colors, read_ids
+
+Stored = Integer[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]  # values of a mask file, or its colors
 
 SHOWN = 6  # samples of a split in the image
 SHOWN_FAILED = 2  # of these, masks that cannot be used
@@ -32,7 +35,7 @@ class Looked:
     turned: bool  # by its EXIF tag
     colors: Mapping[int, Color]  # in the mask's palette, of the values that it holds
     rgb: set[Color]  # that the mask shows, three at most; none where there are more than two classes
-    mask: np.ndarray | None  # (h, w) values or (h, w, 3) colors of the file, where the sample cannot be used
+    mask: Stored | None  # where the sample cannot be used
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Checked:
     values: set[int] = field(default_factory=set)  # in masks that cannot be used
     rgb: set[Color] = field(default_factory=set)  # that masks show, as far as they may be meant for two classes
     samples: list[Sample] = field(default_factory=list)  # a few, to look at
-    failed: list[tuple[str, np.ndarray]] = field(default_factory=list)  # a few masks with what is wrong, likewise
+    failed: list[tuple[str, Stored]] = field(default_factory=list)  # a few masks with what is wrong, likewise
     turned: list[str] = field(default_factory=list)  # images, by their EXIF tags
     colors: dict[int, dict[Color, str]] = field(default_factory=dict)  # of a value in palettes, and a mask with each
     # Digest of an image's pixels -> the images that have it, each with the digest of its mask.
@@ -124,7 +127,7 @@ def inspect(dataset: Dataset, index: int) -> Looked:
     )
 
 
-def digest(array: np.ndarray) -> bytes:
+def digest(array: Shaped[np.ndarray, "..."]) -> bytes:
     return hashlib.sha256(str(array.shape).encode() + array.tobytes()).digest()
 
 
@@ -154,8 +157,8 @@ def few_colors(path: Path) -> set[Color]:
     return set()
 
 
-def read_as_it_is(example: Example) -> np.ndarray | None:
-    """(h, w) values of a mask file, or (h, w, 3) colors; None where it can be read as neither."""
+def read_as_it_is(example: Example) -> Stored | None:
+    """What a mask file holds; None where it can be read as neither."""
     if not is_image_suffix(example.source.suffix):
         return None
     for read in (read_ids, read_colors):

@@ -5,11 +5,9 @@ Images that have no labelIds may have `*_gtFine_labelTrainIds.png` instead, whos
 
 from pathlib import Path
 
-import numpy as np
-
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import IGNORE
-from deeplab_jax.data.dataset import Example, Files
+from deeplab_jax.data.dataset import Example, Files, Ids
 from deeplab_jax.data.masks import IdMasks
 from deeplab_jax.errors import InputError
 
@@ -59,7 +57,7 @@ def open(root: Path, split: str) -> Files:
     return Files(Classes(names, palette), examples, read_mask, sorted(present - expected))
 
 
-def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) uint8 class ids. Raises InputError that names the file and a value that Cityscapes does not have."""
+def read_mask(example: Example, size: tuple[int, int]) -> Ids:
+    """Raises InputError that names the file and a value that Cityscapes does not have."""
     relabel = {} if example.source.name.endswith(TRAIN_IDS) else LABEL_IDS
     return IdMasks(len(CLASSES), relabel)(example, size)

@@ -18,7 +18,7 @@ import numpy as np
 from deeplab_jax.classes import Classes, Color, default_palette
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import relative, take
-from deeplab_jax.data.dataset import Example, Files, masks_by_stem
+from deeplab_jax.data.dataset import Example, Files, Ids, masks_by_stem
 from deeplab_jax.data.splits import draw_split
 from deeplab_jax.errors import InputError
 from deeplab_jax.image.read import read_colors
@@ -51,8 +51,8 @@ def open(root: Path, split: str) -> Files:
     return Files(classes, examples if listed else draw_split(examples, root, split), read_mask, unpaired)
 
 
-def read_mask(example: Example, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) uint8 class ids. Raises InputError that names the PNG and a segment which is not described."""
+def read_mask(example: Example, size: tuple[int, int]) -> Ids:
+    """Raises InputError that names the PNG and a segment which is not described."""
     red, green, blue = np.moveaxis(read_colors(example.source).astype(np.int32), -1, 0)
     segments, pixels = np.unique(red + 256 * green + 256**2 * blue, return_inverse=True)
     table = {0: IGNORE, **dict(example.annotations.tolist())}

@@ -21,7 +21,7 @@ import numpy as np
 from deeplab_jax.classes import Classes, Color
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.annotations import check_names, check_size, take
-from deeplab_jax.data.dataset import Example, Files, tally
+from deeplab_jax.data.dataset import Example, Files, Ids, tally
 from deeplab_jax.data.figures import WITHOUT_AREA, draw_figure
 from deeplab_jax.data.splits import SPLITS, draw_split, find_split, names_of
 from deeplab_jax.errors import InputError
@@ -56,7 +56,7 @@ class FigureMasks:
     labels: Mapping[str, int]  # of titles: class id or IGNORE
     shapes: Mapping[str, str]  # of titles: the shape of figures that do not say theirs
 
-    def __call__(self, example: Example, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, example: Example, size: tuple[int, int]) -> Ids:
         where = str(example.source)
         document = read_json(example.source)
         stated = take(document, "size", dict, where)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.array_types import Int64, Shaped, UInt8
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE
 from deeplab_jax.data.dataset import Sample
@@ -213,16 +214,16 @@ def values_of(folder: Path, key: str) -> tuple[int, ...]:
     return tuple(sorted(result - {IGNORE}))
 
 
-def decode_image(data: bytes, place: str) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, turned upright by its EXIF tag."""
+def decode_image(data: bytes, place: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB, turned upright by its EXIF tag."""
     image = read.turn_upright(read.decode(data, place, WITHOUT))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise InputError(f"{place} has {image.mode} pixels; prepare the builder anew with 8 bits a channel")
     return read.as_rgb(image)
 
 
-def decode_mask(stored: bytes | np.ndarray, place: str, in_red: bool) -> np.ndarray:
-    """(h, w) integers: of a tensor, or of an image of one channel or with indices of a palette; or its red channel."""
+def decode_mask(stored: bytes | Shaped[np.ndarray, "h w ..."], place: str, in_red: bool) -> Int64[np.ndarray, "h w"]:
+    """The values of a tensor, or of an image of one channel or with indices of a palette; or its red channel."""
     if isinstance(stored, np.ndarray):
         return stored.reshape(stored.shape[:2]).astype(np.int64)
     image = read.decode_mask(stored, place, WITHOUT)

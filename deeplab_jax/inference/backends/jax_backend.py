@@ -1,7 +1,6 @@
 """Runs architecture.json and weights.safetensors with JAX, and writes such packages."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.numpy import save as to_bytes
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.inference.backends import Backend, Logits, NetworkInput
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab
@@ -23,7 +23,7 @@ from deeplab_jax.package.limits import check_text
 from deeplab_jax.serialization import load_json, save_json
 
 
-def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
+def load(package: Package, device: str | None) -> Backend:
     keep_compilations()
     where = find_device(device)
     model = open_model(package)
@@ -34,7 +34,7 @@ def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndar
     def logits(state, images):
         return nnx.merge(graph, state)(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NetworkInput) -> Logits:
         count = len(images)
         # One compilation for each power of two, not for each number of images.
         fill = (1 << (count - 1).bit_length()) - count

@@ -1,11 +1,12 @@
 """Runs weights.onnx with ONNX Runtime."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.inference.backends import Backend, Logits, NetworkInput
 from deeplab_jax.inference.backends.device import parse_device
 from deeplab_jax.package.folder import Package
 from deeplab_jax.package.limits import check_forward
@@ -16,9 +17,7 @@ MOST_THREADS = 1024  # a process that asks for very many is ended
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def load(
-    package: Package, device: str | None, providers: Sequence[Any] | None, threads: int | None
-) -> Callable[[np.ndarray], np.ndarray]:
+def load(package: Package, device: str | None, providers: Sequence[Any] | None, threads: int | None) -> Backend:
     path = package.folder / "weights.onnx"
     try:
         import onnxruntime
@@ -46,7 +45,7 @@ def load(
     kind, static_batch = check_signature(package, session)
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NetworkInput) -> Logits:
         count, batch = len(images), static_batch or len(images)
         fill = -count % batch
         if fill:

@@ -5,13 +5,11 @@ so load only engines that you built or whose maker you trust. Code for the host,
 never run.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from deeplab_jax.errors import InputError, first_line
+from deeplab_jax.inference.backends import Backend
 from deeplab_jax.package.folder import Package
 from deeplab_jax.serialization import from_dict, read_json
 
@@ -24,8 +22,8 @@ class Batches:
     most: int
 
 
-def load(package: Package, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns (b, 3, h, w) float32 network input into (b, K, h2, w2) float32 logits.
+def load(package: Package, device: str | None) -> Backend:
+    """What turns network input of 3 channels into logits.
 
     Any b will do; input that is not C-contiguous is copied. It can be called from several threads, which take turns.
 

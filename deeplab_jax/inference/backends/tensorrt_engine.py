@@ -16,6 +16,7 @@ import tensorrt as trt  # pyright: ignore[reportMissingImports]
 from cuda.bindings import runtime as cuda  # pyright: ignore[reportMissingImports]
 
 from deeplab_jax.errors import InputError
+from deeplab_jax.inference.backends import Logits, NetworkInput
 from deeplab_jax.inference.backends.tensorrt_backend import Batches
 
 DEVICE = 0  # CUDA_VISIBLE_DEVICES says which one that is
@@ -92,14 +93,14 @@ class Engine:
         if not fits:
             raise InputError(f"{self._path} takes images of {least} to {most}, {says} {size}; {mend}")
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """(b, 3, h, w) float32 to (b, K, h2, w2) float32 logits."""
+    def run(self, images: NetworkInput) -> Logits:
+        """Of any number of images of 3 channels."""
         self.check_size(images.shape[2:], "not of")
         images = np.ascontiguousarray(images, np.float32)  # no copy where it is; CUDA sees bytes alone
         pieces = [images[start : start + self._batches.most] for start in range(0, len(images), self._batches.most)]
         return np.concatenate([self._run(piece) for piece in pieces])
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def _run(self, images: NetworkInput) -> Logits:
         # Where there are too few images, those of an earlier run fill the batch up.
         shape = (max(len(images), self._batches.least), *images.shape[1:])
         with self._lock:

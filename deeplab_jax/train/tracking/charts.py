@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from deeplab_jax.classes import Classes
@@ -13,6 +14,8 @@ from deeplab_jax.train.validate import Validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Row = UInt8[np.ndarray, "h w 3"]  # RGB
 
 PANEL = 320  # pixels of the longer side
 GAP = 6  # pixels
@@ -55,8 +58,8 @@ def make_curves(records: list[dict]) -> "Figure":
     return figure
 
 
-def beside_truth(result: Validation, classes: Classes) -> list[np.ndarray]:
-    """For every image of a validation (h, w, 3) uint8 RGB: itself, the truth on it, and what is predicted."""
+def beside_truth(result: Validation, classes: Classes) -> list[Row]:
+    """For every image of a validation: itself, the truth on it, and what is predicted."""
     height, width = result.truth.shape[1:]
     scale = min(PANEL / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -70,7 +73,7 @@ def beside_truth(result: Validation, classes: Classes) -> list[np.ndarray]:
     return rows
 
 
-def draw_predictions(rows: list[np.ndarray], classes: Classes, path: Path) -> None:
+def draw_predictions(rows: list[Row], classes: Classes, path: Path) -> None:
     """The rows of `beside_truth` under one another, with a legend."""
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     sheet = np.concatenate([part for row in rows for part in (row, gap)][:-1])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from deeplab_jax.config import Experiment
 from deeplab_jax.errors import InputError, first_line
@@ -40,7 +41,7 @@ class WeightsAndBiases:
     def log(self, step: int, figures: dict[str, Any]) -> None:
         self._run.log(figures, step=step)
 
-    def show(self, step: int, name: str, images: list[np.ndarray]) -> None:
+    def show(self, step: int, name: str, images: list[UInt8[np.ndarray, "h w 3"]]) -> None:
         self._run.log({name: [self._image(image) for image in images]}, step=step)
 
     def close(self, exit_code: int) -> None:

@@ -14,7 +14,7 @@ from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.bands import BAND_BYTES, Resized, Step
 from deeplab_jax.inference.postprocess import Planes, Rank, Rule, classify, highest_rank, uncovered
 
-EPSILON = float(np.finfo(np.float32).eps)
+EPSILON, SMALLEST = (float(getattr(np.finfo(np.float32), name)) for name in ("eps", "tiny"))
 MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole
 
 
@@ -115,7 +115,7 @@ def column_weights(narrow: int, width: int) -> tuple[Int64[np.ndarray, "{width}"
 
 def rounding(planes: Planes) -> float:
     """What two ways to interpolate the logits leave of a difference that is 0, at most."""
-    return 16 * EPSILON * float(max(-planes.min(), planes.max()))
+    return 16 * (EPSILON * float(max(-planes.min(), planes.max())) + SMALLEST)
 
 
 def doubt(margin: float, planes: Planes) -> float:

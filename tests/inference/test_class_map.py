@@ -56,6 +56,28 @@ def test_equals_postprocess(make, classes, size):
                 np.testing.assert_array_equal(ids_of(logits, placement, size, rule), expected)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_hole_is_as_wide_where_ids_are_settled_without_their_neighbors(value):
+    """So many classes and columns that the logits are looked through in several blocks of rows."""
+    logits = np.zeros((30, 60, 700), np.float32)
+    logits[3] = 9
+    for row in (45, 46, 47, 48):
+        holed = logits.copy()
+        holed[1, row, 5] = value
+        for size in ((60, 700), (90, 900)):
+            expected = postprocess(holed, Placement(0, 0, 60, 700), (60, 700), size, Rule(30, 0, 0.5)).segmentation_map
+            ids = np.full(size, 99, np.uint8)
+            write_class_map(holed, Placement(0, 0, 60, 700), (60, 700), Rule(30, 0, 0.5), ids)
+            np.testing.assert_array_equal(ids, expected)
+
+
+def test_logits_near_the_smallest_number_are_told_apart_as_postprocess_does():
+    for scale in (1e-36, 1e-42, 1e-43):
+        logits, rule = smooth(3) * np.float32(scale), Rule(3, 0, "argmax")
+        expected = postprocess(logits, Placement(0, 0, 40, 56), (40, 56), (572, 753), rule).segmentation_map
+        np.testing.assert_array_equal(ids_of(logits, Placement(0, 0, 40, 56), (572, 753), rule), expected)
+
+
 def test_ties_between_the_logits_fall_the_same_way():
     """At ten times the size some pixels lie where two classes meet, and rounding tells which is the larger."""
     for seed in range(8):

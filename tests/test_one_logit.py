@@ -21,8 +21,8 @@ from deeplab_jax.data.dataset import Files, Sample
 from deeplab_jax.data.formats import open_dataset
 from deeplab_jax.errors import InputError
 from deeplab_jax.evaluate.evaluate import evaluate
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import build_model
+from deeplab_jax.package import jax_weights
 from deeplab_jax.train.experiment import load_experiment
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.warm_start import continue_training
@@ -49,7 +49,7 @@ class Labeled:
 
 
 def save(folder: Path, model, names=NAMES) -> Path:
-    jax_backend.save(folder, model, Classes(names, default_palette(len(names))), PreprocessConfig(size=(49, 65)))
+    jax_weights.save(folder, model, Classes(names, default_palette(len(names))), PreprocessConfig(size=(49, 65)))
     return folder
 
 

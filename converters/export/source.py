@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import DeepLab
+from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import Package, read_package
 
 
@@ -24,4 +24,4 @@ def read_source(folder: Path) -> Source:
     package = read_package(folder)
     if package.backend != "jax":
         raise InputError(f"{folder} is a package for {package.backend}; export starts from a JAX package")
-    return Source(package, jax_backend.open_model(package))
+    return Source(package, jax_weights.open_model(package))

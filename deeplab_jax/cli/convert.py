@@ -49,7 +49,7 @@ def convert(
     from converters.convert import convert as run
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.data.formats.folder import read_class_names
-    from deeplab_jax.inference.backends import jax_backend
+    from deeplab_jax.package import jax_weights
     from deeplab_jax.package.folder import check_vacant, one_logit_tells
 
     check_vacant(out)
@@ -65,7 +65,7 @@ def convert(
         say(line)
     if verify:
         compare(source, weights, converted, out)
-    jax_backend.save(out, converted.model, Classes(names, default_palette(len(names))), converted.preprocess)
+    jax_weights.save(out, converted.model, Classes(names, default_palette(len(names))), converted.preprocess)
     say(f"package: {out}")
 
 

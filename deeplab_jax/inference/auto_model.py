@@ -24,7 +24,7 @@ from deeplab_jax.inference.postprocess import (
     postprocess,
 )
 from deeplab_jax.package.find import find_package
-from deeplab_jax.package.folder import InputSize, Package, background_id, read_package
+from deeplab_jax.package.folder import InputSize, Package, background_id, check_logits, read_package
 from deeplab_jax.package.limits import check_forward
 
 Confidence = float | int | str | None
@@ -115,12 +115,12 @@ class SegmentationModel:
     ) -> tuple[Logits, PreprocessConfig, list[tuple[Placement, tuple[int, int]]]]:
         """The logits, and the rest as of `_network_input`."""
         inputs, config, places = self._network_input(images, color_format)
-        classes, logits = self._package.classes, self._backend(inputs)
-        if logits.ndim != 4 or logits.shape[1] not in (len(classes), len(classes) - 1):
+        logits = self._backend(inputs)
+        if logits.ndim != 4:
             raise InputError(
-                f"the package {self._package.folder} names {len(classes)} classes but its weights give logits of shape "
-                f"{logits.shape}; there must be as many a pixel, or one less (background)"
+                f"{self._package.folder}: its weights give {logits.shape}, not (batch, classes, height, width)"
             )
+        check_logits(self._package, logits.shape[1])
         return logits, config, places
 
     def _network_input(

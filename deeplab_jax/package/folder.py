@@ -156,6 +156,16 @@ def _read_package(folder: Path, size: InputSize | None) -> Package:
     return replace(package, max_batch=min(package.max_batch, most))
 
 
+def check_logits(package: Package, planes: int) -> None:
+    """Raises InputError unless so many logits a pixel are one a class, or one less: then none is the background's."""
+    names = len(package.classes)
+    if planes not in (names, names - 1):
+        raise InputError(
+            f"{package.folder} names {names} classes but its weights give {planes} logits; class_names.txt must name "
+            f"{planes} classes, or {planes + 1} with a background that has no logit, and palette a color for each"
+        )
+
+
 def with_size(package: Package, size: Any) -> Package:
     """The package with another size of network input. Raises InputError for what is no `InputSize`."""
     if size is None:

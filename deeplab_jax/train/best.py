@@ -9,7 +9,7 @@ from flax import nnx
 
 from deeplab_jax.classes import Classes
 from deeplab_jax.config import PreprocessConfig
-from deeplab_jax.inference.backends import jax_backend
+from deeplab_jax.package import jax_weights
 from deeplab_jax.train.checkpoint import Progress
 from deeplab_jax.train.sharding import is_main
 from deeplab_jax.train.step import TrainState, eval_model
@@ -66,4 +66,4 @@ def save_package(
 ) -> None:
     """The weights of this moment, or their moving average, as a package; written by one process alone."""
     if is_main():
-        jax_backend.save(folder, eval_model(graph, state), classes, preprocess)
+        jax_weights.save(folder, eval_model(graph, state), classes, preprocess)

@@ -10,10 +10,10 @@ import safetensors
 from deeplab_jax.classes import FOREGROUND, has_background
 from deeplab_jax.config import Experiment, InitConfig, PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ModelConfig
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.state import abstract_model, check_complete, fill, flat_state, to_arrays
+from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import Package, read_package
 from deeplab_jax.serialization import differences, load_json, to_dict
 
@@ -176,7 +176,7 @@ def other_facts(other: ModelConfig, own: ModelConfig, package: Path) -> list[str
 
 
 def open_jax_package(package: Path) -> DeepLab:
-    return jax_backend.load_model(read_jax_package(package).folder)
+    return jax_weights.load_model(read_jax_package(package).folder)
 
 
 def read_jax_package(package: Path) -> Package:

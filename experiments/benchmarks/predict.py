@@ -38,12 +38,12 @@ def make_package(folder: Path, encoder: str) -> Path:
     from converters.export.onnx_graph.onnx_package import export
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.config import PreprocessConfig
-    from deeplab_jax.inference.backends import jax_backend
     from deeplab_jax.models import build_model, presets
+    from deeplab_jax.package import jax_weights
 
     model = build_model(presets.smp_deeplabv3plus(encoder, 21), rngs=nnx.Rngs(0))
     names = ("background", *(f"class_{number}" for number in range(1, 21)))
-    jax_backend.save(folder / "jax", model, Classes(names, default_palette(21)), PreprocessConfig())
+    jax_weights.save(folder / "jax", model, Classes(names, default_palette(21)), PreprocessConfig())
     export(folder / "jax", folder / "onnx")
     return folder / "onnx"
 

@@ -152,9 +152,9 @@ def make_packages(folder: Path) -> dict[str, Path]:
     from converters.export.onnx_graph.onnx_package import export
     from deeplab_jax.classes import Classes, default_palette
     from deeplab_jax.config import PreprocessConfig
-    from deeplab_jax.inference.backends import jax_backend
     from deeplab_jax.model_config import ASPPConfig, DecoderConfig, ModelConfig, ResNetConfig
     from deeplab_jax.models import build_model
+    from deeplab_jax.package import jax_weights
 
     config = ModelConfig(
         num_classes=5,
@@ -165,7 +165,7 @@ def make_packages(folder: Path) -> dict[str, Path]:
     model = build_model(config, rngs=nnx.Rngs(0))
     model.eval()
     classes = Classes(("background", "a", "b", "c", "d"), default_palette(5))
-    jax_backend.save(folder / "jax", model, classes, PreprocessConfig(size=(49, 65)))
+    jax_weights.save(folder / "jax", model, classes, PreprocessConfig(size=(49, 65)))
     export(folder / "jax", folder / "onnx")
     return {"jax": folder / "jax", "onnx": folder / "onnx"}
 

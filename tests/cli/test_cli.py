@@ -77,7 +77,7 @@ def test_convert(deeplab, tmp_path):
     torch = pytest.importorskip("torch")
 
     from converters import smp
-    from deeplab_jax.inference.backends import jax_backend
+    from deeplab_jax.package import jax_weights
 
     weights = random_smp("DeepLabV3Plus", "resnet18", 16, classes=3).state_dict()
     torch.save(weights, tmp_path / "w.pth")
@@ -88,7 +88,7 @@ def test_convert(deeplab, tmp_path):
     count = sum("num_batches_tracked" not in name for name in weights)
     assert f"{count} tensors: DeepLabV3+ with resnet18, 3 classes, output stride 16" in output
     assert (tmp_path / "p" / "class_names.txt").read_text() == "Background\nroof\ndoor\n"
-    back = smp.to_state_dict(jax_backend.load_model(tmp_path / "p"))
+    back = smp.to_state_dict(jax_weights.load_model(tmp_path / "p"))
     for name, tensor in weights.items():
         np.testing.assert_array_equal(tensor.numpy(), back[name])
 

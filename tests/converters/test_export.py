@@ -84,6 +84,20 @@ def test_float16_needs_no_images(deeplab, tiny_package, onnx_package, tmp_path):
     assert (own.segmentation_map == other.segmentation_map).mean() > 0.98
 
 
+@pytest.mark.parametrize("to", [["onnx"], ["torch"], ["onnx", "torch"]])
+def test_other_class_names_than_the_weights_have_leave_nothing(deeplab, tiny_package, tmp_path, to):
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    config = json.loads((package / "inference_config.json").read_text())
+    config.pop("palette", None)
+    (package / "inference_config.json").write_text(json.dumps(config))
+    names = (package / "class_names.txt").read_text().split()
+    (package / "class_names.txt").write_text("\n".join([*names, "one more", "another"]))
+    status, _, errors = deeplab("export", package, "--to", *to, "--out", tmp_path / "out")
+    assert status == 1
+    assert f"names {len(names) + 2} classes but its weights give {len(names)} logits; class_names.txt must" in errors
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_network_of_other_channels_than_the_package_says_leaves_nothing(deeplab, tiny_package, tmp_path):
     package = shutil.copytree(tiny_package, tmp_path / "package")
     config = json.loads((package / "inference_config.json").read_text())
@@ -91,7 +105,7 @@ def test_a_network_of_other_channels_than_the_package_says_leaves_nothing(deepla
     (package / "inference_config.json").write_text(json.dumps(config))
     status, _, errors = deeplab("export", package, "--to", "onnx", "--out", tmp_path / "out")
     assert status == 1
-    assert "the network takes 3 channels, but inference_config.json says 1" in errors
+    assert "inference_config.json: input_channels must be 3, as the weights take, not 1" in errors
     assert not (tmp_path / "out").exists()
 
 

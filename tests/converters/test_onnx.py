@@ -16,7 +16,6 @@ from converters.export.onnx_graph.sizes import fix_size
 from converters.export.onnx_graph.trace import finish, trace
 from converters.export.tensorrt_engine.check import faults
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import (
     ASPPConfig,
     DecoderConfig,
@@ -28,6 +27,7 @@ from deeplab_jax.model_config import (
 )
 from deeplab_jax.models import build_model
 from deeplab_jax.models.layers import Conv
+from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import read_package
 from helpers.fixtures import randomize_statistics
 from helpers.integer_convolutions import INT16, integer_convolutions
@@ -238,7 +238,7 @@ def changed(package, folder, change):
     model = converter.read_source(package).model
     change(model.classifier)
     old = read_package(package)
-    jax_backend.save(folder, model, old.classes, old.preprocess)
+    jax_weights.save(folder, model, old.classes, old.preprocess)
     return folder
 
 

@@ -16,8 +16,8 @@ from converters.recorded import Report, settings_in
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import AutoModel
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import presets
+from deeplab_jax.package import jax_weights
 from helpers.fixtures import randomize_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'deeplab_jax[port]'")
@@ -86,14 +86,14 @@ def test_what_is_recorded_gives_pytorchs_map_without_an_option(unusual, tmp_path
     np.testing.assert_allclose(converted.preprocess.mean, MEAN, rtol=1e-7)
 
     preprocess = replace(converted.preprocess, size=image.shape[:2])
-    jax_backend.save(tmp_path / "p", converted.model, Classes(("background", "b", "c"), default_palette(3)), preprocess)
+    jax_weights.save(tmp_path / "p", converted.model, Classes(("background", "b", "c"), default_palette(3)), preprocess)
     result = AutoModel.from_pretrained(tmp_path / "p")(image, input_color_format="rgb", confidence=0.0)[0]
     assert np.mean(result.segmentation_map.numpy() == expected) >= 0.9999
 
     usual = replace(converted.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=image.shape[:2])
     config = presets.smp_deeplabv3plus("resnet18", 3, decoder_channels=16)
     model = smp.from_state_dict(weights, config)
-    jax_backend.save(tmp_path / "q", model, Classes(("background", "b", "c"), default_palette(3)), usual)
+    jax_weights.save(tmp_path / "q", model, Classes(("background", "b", "c"), default_palette(3)), usual)
     result = AutoModel.from_pretrained(tmp_path / "q")(image, input_color_format="rgb", confidence=0.0)[0]
     assert np.mean(result.segmentation_map.numpy() == expected) < 0.99  # so that the comparison above could fail
 

@@ -14,10 +14,10 @@ from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import AuxHeadConfig
 from deeplab_jax.models import presets
 from deeplab_jax.models.state import flat_state
+from deeplab_jax.package import jax_weights
 from helpers.fixtures import randomize_torch
 
 torch = pytest.importorskip("torch")
@@ -35,7 +35,7 @@ def other():
 def source(other, tmp_path_factory):
     model = smp.from_state_dict(other.state_dict(), presets.smp_deeplabv3plus("mobilenet_v2", 3))
     folder = tmp_path_factory.mktemp("packages") / "jax"
-    jax_backend.save(folder, model, CLASSES, PreprocessConfig(size=(64, 64)))
+    jax_weights.save(folder, model, CLASSES, PreprocessConfig(size=(64, 64)))
     return folder
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import IGNORE, AugmentConfig, DataConfig, Experiment, OptimConfig, PreprocessConfig, TrainConfig
 from deeplab_jax.data.generate import CLASS_NAMES, draw_sample
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ASPPConfig, AuxHeadConfig, DecoderConfig, ModelConfig, ResNetConfig
 from deeplab_jax.models import build_model
 from deeplab_jax.models.state import abstract_model, fill, flat_state
+from deeplab_jax.package import jax_weights
 from helpers.tfds_files import draw, prepare_images
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def tiny_package(tmp_path_factory, tiny_config) -> Path:
     model = randomize_statistics(build_model(tiny_config, rngs=nnx.Rngs(0)))
     folder = tmp_path_factory.mktemp("packages") / "jax"
     classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
-    jax_backend.save(folder, model, classes, PreprocessConfig(size=(49, 65)))
+    jax_weights.save(folder, model, classes, PreprocessConfig(size=(49, 65)))
     return folder
 
 

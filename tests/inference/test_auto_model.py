@@ -20,6 +20,7 @@ from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference.auto_model import SegmentationModel
 from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.inference.postprocess import Rule, postprocess
+from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import read_package
 from helpers.fixtures import random_images
 
@@ -133,7 +134,7 @@ def test_onnx_graph(tiny_package, onnx_package):
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
     assert (images.type, images.shape) == ("tensor(float)", ["batch", 3, 49, 65])
     assert (logits.type, logits.shape) == ("tensor(float)", ["batch", 5, 49, 65])
-    model = jax_backend.load_model(tiny_package)
+    model = jax_weights.load_model(tiny_package)
     for batch in (1, 3):
         x = np.random.default_rng(batch).normal(size=(batch, 49, 65, 3)).astype(np.float32)
         expected = np.asarray(jax.jit(model.__call__)(x)).transpose(0, 3, 1, 2)

@@ -18,8 +18,7 @@ from deeplab_jax.cli import commands
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
 from deeplab_jax.inference.auto_model import SegmentationModel
-from deeplab_jax.inference.backends import jax_backend
-from deeplab_jax.package import inference_config
+from deeplab_jax.package import inference_config, jax_weights
 from deeplab_jax.package.folder import read_package, with_size
 from deeplab_jax.package.limits import check_forward
 from helpers.fixtures import random_images
@@ -59,7 +58,7 @@ def test_a_dynamic_package_says_so(dynamic_package):
 def test_images_in_their_own_size_are_the_networks_input(tiny_package, dynamic_package):
     images, config = random_images(*SIZES), read_package(tiny_package).preprocess
     normalized = ((images[0][None, ..., ::-1] / 255 - config.mean) / config.std).astype(np.float32)
-    logits = np.asarray(jax.jit(jax_backend.load_model(tiny_package).__call__)(normalized))[0]
+    logits = np.asarray(jax.jit(jax_weights.load_model(tiny_package).__call__)(normalized))[0]
     results = AutoModel.from_pretrained(tiny_package, size="image")(images, confidence=0.0)
     assert (results[0].segmentation_map == logits.argmax(-1)).mean() > 0.9999
     assert [result.confidence.shape for result in results] == SIZES

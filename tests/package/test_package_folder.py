@@ -11,9 +11,9 @@ from deeplab_jax import AutoModel
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import PreprocessConfig
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.models import build_model
 from deeplab_jax.models.state import to_arrays
+from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import read_package, with_background
 from deeplab_jax.package.inference_config import unlike_others
 from helpers.fixtures import random_images
@@ -24,9 +24,9 @@ def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_p
     assert classes == Classes(("background", "a", "b"), ((0, 0, 0), (1, 2, 3), (4, 5, 6)))
     black = with_background(Classes(("a", "b"), default_palette(2)))  # which is background's color
     assert black.palette == ((0, 0, 0), (0, 128, 0), (128, 0, 0))
-    model = jax_backend.load_model(tiny_package)
+    model = jax_weights.load_model(tiny_package)
     names = tuple("abcde")
-    jax_backend.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
+    jax_weights.save(tmp_path / "p", model, Classes(names, ((9, 9, 9),) * 5), PreprocessConfig(size=(49, 65)))
     actual = AutoModel.from_pretrained(tmp_path / "p")
     image = random_images((49, 65))[0]
     expected = AutoModel.from_pretrained(tiny_package)(image, confidence=0.0)[0]
@@ -37,7 +37,7 @@ def test_a_data_set_without_background_gets_one(tiny_config, tiny_package, tmp_p
 def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
     config = PreprocessConfig((49, 65), "pad", padding_value=127.5)
     classes = read_package(tiny_package).classes
-    jax_backend.save(tmp_path / "p", jax_backend.load_model(tiny_package), classes, config)
+    jax_weights.save(tmp_path / "p", jax_weights.load_model(tiny_package), classes, config)
     assert read_package(tmp_path / "p").preprocess == config
     written = json.loads((tmp_path / "p" / "inference_config.json").read_text())["network_input"]
     assert (written["resize_mode"], written["padding_value"]) == ("letterbox", 127)  # the nearest that others can do
@@ -54,7 +54,7 @@ def test_weights_come_back_bit_by_bit(tiny_package):
     from safetensors.numpy import load_file
 
     saved = load_file(tiny_package / "weights.safetensors")
-    loaded = to_arrays(jax_backend.load_model(tiny_package))
+    loaded = to_arrays(jax_weights.load_model(tiny_package))
     assert saved.keys() == loaded.keys()
     for name, array in saved.items():
         np.testing.assert_array_equal(array, loaded[name])
@@ -164,7 +164,7 @@ def test_what_no_package_can_hold_is_refused(tiny_config, tmp_path):
     ]:
         model = build_model(config, rngs=nnx.Rngs(0))
         with pytest.raises(InputError, match=message):
-            jax_backend.save(tmp_path / "p", model, named, PreprocessConfig())
+            jax_weights.save(tmp_path / "p", model, named, PreprocessConfig())
         assert not (tmp_path / "p").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
+from deeplab_jax.package import jax_weights
 from deeplab_jax.train import validate
 from deeplab_jax.train.best import MODES, Best
 from deeplab_jax.train.checkpoint import Progress
@@ -110,7 +110,7 @@ def test_the_package_is_of_the_best_validation(tiny_experiment, tmp_path, best_b
     experiment = changed(tiny_experiment, validate_every=2, best_by=best_by)
     saved = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax_backend, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
+        patch.setattr(jax_weights, "save", lambda *_: saved.append(len(read_records(tmp_path / "run"))))
         progress = train(experiment, tmp_path / "run")
     records = read_records(tmp_path / "run")
     actual = [(n, r[best_by]) for n, r in enumerate(records) if r["split"] == "val"]

@@ -10,9 +10,9 @@ from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import InitConfig, PreprocessConfig
 from deeplab_jax.data.generate import CLASS_NAMES
 from deeplab_jax.errors import InputError
-from deeplab_jax.inference.backends import jax_backend
 from deeplab_jax.model_config import ASPPConfig, DPCConfig
 from deeplab_jax.models.state import to_arrays
+from deeplab_jax.package import jax_weights
 from deeplab_jax.train import loop
 from deeplab_jax.train.loop import train
 from deeplab_jax.train.sharding import make_shardings
@@ -23,7 +23,7 @@ from helpers.fixtures import blank_model
 
 @pytest.fixture(scope="module")
 def source(tiny_package):
-    return to_arrays(jax_backend.load_model(tiny_package))
+    return to_arrays(jax_weights.load_model(tiny_package))
 
 
 LAST = ["aux_head.classifier.bias", "aux_head.classifier.kernel", "classifier.bias", "classifier.kernel"]
@@ -42,7 +42,7 @@ def test_transfer_leaves_an_auxiliary_head_that_only_one_has(tiny_config, tiny_p
     without = replace(tiny_config, aux_head=None)
     assert sorted(transfer_learning(blank_model(without), tiny_package)) == LAST[2:]
     classes = Classes(CLASS_NAMES, default_palette(len(CLASS_NAMES)))
-    jax_backend.save(tmp_path / "p", blank_model(without), classes, PreprocessConfig(size=(48, 48)))
+    jax_weights.save(tmp_path / "p", blank_model(without), classes, PreprocessConfig(size=(48, 48)))
     left = transfer_learning(blank_model(tiny_config), tmp_path / "p")
     assert {name.split(".")[0] for name in left} == {"classifier", "aux_head"}
     assert "aux_head.hidden.conv.kernel" in left
@@ -79,7 +79,7 @@ def test_continue_where_the_package_was_given_a_background(tiny_config, tmp_path
     config = replace(tiny_config, num_classes=2)
     model = blank_model(config)
     names = ("roof", "door")
-    jax_backend.save(tmp_path / "p", model, Classes(names, default_palette(2)), PreprocessConfig(size=(48, 48)))
+    jax_weights.save(tmp_path / "p", model, Classes(names, default_palette(2)), PreprocessConfig(size=(48, 48)))
     continue_training(model, tmp_path / "p", names)
     with pytest.raises(InputError, match="class 0 is 'background' in the data set but 'roof'"):
         continue_training(model, tmp_path / "p", ("background", "roof"))
@@ -126,7 +126,7 @@ def test_the_encoder_alone_goes_into_any_model_and_comes_out_of_it(tiny_config, 
     assert init_warnings(start, config, PreprocessConfig()) == []
 
     classes = Classes(tuple("abcdefghi")[: config.num_classes], default_palette(config.num_classes))
-    jax_backend.save(tmp_path / "p", model, classes, PreprocessConfig(size=(48, 48)))
+    jax_weights.save(tmp_path / "p", model, classes, PreprocessConfig(size=(48, 48)))
     back = blank_model(tiny_config)
     load_init(back, InitConfig(tmp_path / "p", "encoder"), CLASS_NAMES)
     assert all(np.array_equal(a, source[n]) for n, a in to_arrays(back).items() if n.startswith("encoder."))
@@ -176,5 +176,5 @@ def test_a_run_from_a_package(tiny_experiment, tiny_package, source, tmp_path, c
     assert f"starting from the weights of {tiny_package}" in stated
     assert "not its" in stated
     assert "warning" not in stated
-    trained = to_arrays(jax_backend.load_model(tmp_path / "run" / "package"))
+    trained = to_arrays(jax_weights.load_model(tmp_path / "run" / "package"))
     assert not np.array_equal(trained["aux_head.hidden.conv.kernel"], begun["aux_head.hidden.conv.kernel"])

@@ -8,7 +8,7 @@ import numpy as np
 from deeplab_jax.errors import InputError, first_line
 from deeplab_jax.inference.backends import Backend, Logits, NetworkInput
 from deeplab_jax.inference.backends.device import parse_device
-from deeplab_jax.package.folder import Package
+from deeplab_jax.package.folder import Package, check_logits
 from deeplab_jax.package.limits import check_forward
 from deeplab_jax.package.onnx_check.file import check_onnx_file
 
@@ -98,6 +98,8 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
         raise InputError(f"{path} takes images of {sides}, {says}; export it with --dynamic-size for other sizes")
     if output.type not in FLOATS:
         raise InputError(f"{path} must give logits first, as floats, not {output.type}")
+    if isinstance(output.shape[1], int):
+        check_logits(package, output.shape[1])
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)
     return FLOATS[given.type], static_batch

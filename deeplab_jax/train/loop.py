@@ -17,6 +17,7 @@ from deeplab_jax.train.best import MODES, Best, save_package
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
 from deeplab_jax.train.preemption import Preempted, Preemption
 from deeplab_jax.train.resume import begin_or_resume, describe_run
+from deeplab_jax.train.run_data import remember_data
 from deeplab_jax.train.run_dir import balance_classes, check_same_classes, fit_to_data, last_checkpoint, open_run
 from deeplab_jax.train.schedule import Schedule
 from deeplab_jax.train.sharding import Shardings, check_fit, host_shard, is_alone, is_main, make_shardings, put
@@ -49,7 +50,7 @@ def train(config: Experiment, out: Path) -> Progress:
     shardings = make_shardings(spatial_shards=config.train.spatial_shards)
     check_fit(config, shardings)
     check_learnable(train_set, data)
-    with open_run(config, out):
+    with open_run(config, out, train_set.classes):
         for _ in eval_batches(val_set, config.preprocess, config.train.batch_size, data, host_shard(shardings)):
             pass  # a file that cannot be used shows now, not at the first validation
         return run(config, out, train_set, val_set, shardings)
@@ -67,13 +68,14 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     checkpoints = Checkpoints(out / "checkpoints")
     state, progress, notes = begin_or_resume(config, out, checkpoints, graph, state, classes.names, shardings)
     start, losses, by = int(state.step), progress.losses, config.train.best_by
+    notes += remember_data(out, train_set, val_set, resumed=start > 0)
     keep = partial(save_package, out / "package", graph, classes, preprocess)
     best = Best(progress, by, MODES[by], keep, config.train.patience)
 
     # ---------------------------------------------------------------- train
     schedule = Schedule(config.train)
-    numbers, batch_size, seed = range(start, steps), config.train.batch_size, config.train.seed
-    batches = train_batches(train_set, preprocess, batch_size, numbers, seed, config.data, shard)
+    batch_size, seed = config.train.batch_size, config.train.seed
+    batches = train_batches(train_set, preprocess, batch_size, range(start, steps), seed, config.data, shard)
     tracker = Tracker(out, start, progress.validated, config, classes) if is_main() else NullTracker()
     with tracker as track, closing(batches), Preemption(schedule) as preemption:
         validate = make_validate(config, graph, shardings, val_set, shard, preemption.signal)

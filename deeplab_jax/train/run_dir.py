@@ -17,6 +17,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import PARTIAL, one_logit_tells
 from deeplab_jax.serialization import differences, load_json, save_json, to_dict
 from deeplab_jax.train.optimizer import make_lr_schedule
+from deeplab_jax.train.run_data import check_classes
 from deeplab_jax.train.sharding import is_main, wait_for_all
 
 UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder
@@ -83,7 +84,7 @@ def last_checkpoint(out: Path) -> int:
 
 
 @contextmanager
-def open_run(config: Experiment, out: Path) -> Iterator[None]:
+def open_run(config: Experiment, out: Path, classes: Classes) -> Iterator[None]:
     """Makes the run folder, or checks that the run in it is this one. Inside, it is this run's alone.
 
     Of several processes the main one does so, and the others wait for it.
@@ -91,13 +92,13 @@ def open_run(config: Experiment, out: Path) -> Iterator[None]:
     Raises:
         InputError: that names the difference, or where another run is training there.
     """
-    with lock_run(config, out) if is_main() else nullcontext():
+    with lock_run(config, out, classes) if is_main() else nullcontext():
         wait_for_all("run folder")
         yield
 
 
 @contextmanager
-def lock_run(config: Experiment, out: Path) -> Iterator[None]:
+def lock_run(config: Experiment, out: Path, classes: Classes) -> Iterator[None]:
     """`open_run` in the main process."""
     path = out / "config.json"
     no_run = InputError(f"{out} exists and holds no run; choose another --out")
@@ -108,6 +109,7 @@ def lock_run(config: Experiment, out: Path) -> Iterator[None]:
             raise no_run from None
         if (out / "package").exists() or any((out / "checkpoints").glob("*")):
             check_goes_on(out, before, config)
+            check_classes(out, classes)
     elif out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - UNFINISHED):
         raise no_run
     out.mkdir(parents=True, exist_ok=True)

@@ -164,6 +164,9 @@ def changed(experiment: Experiment, **fields) -> Experiment:
     return replace(experiment, train=replace(experiment.train, **fields))
 
 
+CLASSES = Classes(("background", "cell"), ((0, 0, 0), (255, 255, 255)))
+
+
 @pytest.fixture(scope="session")
 def onnx_package(tiny_package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packages") / "onnx"

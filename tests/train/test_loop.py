@@ -23,7 +23,7 @@ from deeplab_jax.train.run_dir import check_same_classes, open_run
 from deeplab_jax.train.sharding import make_shardings
 from deeplab_jax.train.step import init_state
 from deeplab_jax.train.tracking.tracker import Tracker, read_records
-from helpers.fixtures import changed
+from helpers.fixtures import CLASSES, changed
 
 
 def test_balance_weighs_classes_by_how_rare_they_are_in_the_training_set(tiny_experiment, tmp_path):
@@ -62,7 +62,7 @@ def test_run_folder(tiny_experiment, tmp_path):
     run = tmp_path / "run"
     train(tiny_experiment, run)
     assert {path.name.split(".")[0] for path in run.iterdir()} == {
-        "", "checkpoints", "config", "curves", "events", "metrics", "package", "predictions",
+        "", "checkpoints", "config", "curves", "dataset", "events", "metrics", "package", "predictions",
     }  # fmt: skip
     records = read_records(run)
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 13))
@@ -75,7 +75,7 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
     run = tmp_path / "run"
 
     def open_and_close(experiment, folder=run):
-        with open_run(experiment, folder):
+        with open_run(experiment, folder, CLASSES):
             pass
 
     open_and_close(tiny_experiment)
@@ -104,12 +104,12 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
 
 def test_a_folder_is_one_process_s_at_a_time(tiny_experiment, tmp_path):
     with (
-        open_run(tiny_experiment, tmp_path),
+        open_run(tiny_experiment, tmp_path, CLASSES),
         pytest.raises(InputError, match="another process is training in"),
-        open_run(tiny_experiment, tmp_path),
+        open_run(tiny_experiment, tmp_path, CLASSES),
     ):
         pass
-    with open_run(tiny_experiment, tmp_path):
+    with open_run(tiny_experiment, tmp_path, CLASSES):
         pass
 
 
@@ -217,7 +217,7 @@ def test_a_package_half_written_by_a_killed_run_is_cleared_away(tiny_experiment,
     (tmp_path / "config.json").write_text(json.dumps(to_dict(tiny_experiment)))
     (tmp_path / ".deeplab-partial-abc" / "new").mkdir(parents=True)
     (tmp_path / ".deeplab-partial-abc" / "old").mkdir()
-    with open_run(tiny_experiment, tmp_path):
+    with open_run(tiny_experiment, tmp_path, CLASSES):
         pass
     # Killed between putting the old package aside and the new one in its place, the old one comes back.
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "package"]

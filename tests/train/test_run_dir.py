@@ -1,14 +1,19 @@
 """How many steps a run has: of epochs, of whole updates, of an extension."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from deeplab_jax.classes import Classes, default_palette
 from deeplab_jax.config import OptimConfig, TrainConfig
+from deeplab_jax.data.dataset import Example, Files
 from deeplab_jax.errors import InputError
+from deeplab_jax.train.run_data import remember_data
 from deeplab_jax.train.run_dir import extension, fit_to_data, open_run
-from helpers.fixtures import changed
+from helpers.fixtures import CLASSES, changed
+
+BLACK, WHITE = CLASSES.palette
 
 
 def test_an_extension_holds_until_a_step_is_saved(tiny_experiment, tmp_path):
@@ -16,7 +21,7 @@ def test_an_extension_holds_until_a_step_is_saved(tiny_experiment, tmp_path):
     short, long = changed(tiny_experiment, steps=6, patience=3), changed(tiny_experiment, steps=9, patience=3)
     run = tmp_path / "run"
     for experiment in (short, long, long):
-        with open_run(experiment, run):
+        with open_run(experiment, run, CLASSES):
             (run / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
     assert extension(run, long, 5) == []
     for step in (4, 2):
@@ -26,9 +31,44 @@ def test_an_extension_holds_until_a_step_is_saved(tiny_experiment, tmp_path):
         assert f"{following:.3g}, to fall to 0 by step 9" in lines[0]
         assert lines[1] == "train.patience counts from here"
     (run / "checkpoints" / "8").mkdir()
-    with open_run(changed(long, steps=20), run):
+    with open_run(changed(long, steps=20), run, CLASSES):
         pass
     assert extension(run, changed(long, steps=20), 8)[0].startswith("extended from 9 to 20 steps")
+
+
+@pytest.mark.parametrize(
+    ("names", "colors", "message"),
+    [
+        (
+            ("background", "cell"),
+            (WHITE, BLACK),
+            r"class 0 was background \(0, 0, 0\), .* background .255, 255, 255.; rest",
+        ),
+        (("background", "nucleus"), (BLACK, WHITE), r"class 1 was cell .* is nucleus .*; .* choose another --out"),
+        (("background",), (BLACK,), r"class 1 was cell .* is absent"),
+    ],
+)
+def test_a_run_goes_on_with_the_classes_it_began_with(tiny_experiment, tmp_path, names, colors, message):
+    def remember(images, resumed=True):
+        train_set, val_set = (
+            Files(CLASSES, [Example(Path("image"), Path("mask"))] * count, lambda *_: None) for count in (images, 8)
+        )
+        return remember_data(tmp_path, train_set, val_set, resumed=resumed)
+
+    with open_run(tiny_experiment, tmp_path, CLASSES):
+        assert remember(23, resumed=False) == []
+        assert remember(24, resumed=False) == []
+        (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    before = (tmp_path / "config.json").read_text()
+    with (
+        pytest.raises(InputError, match=message),
+        open_run(changed(tiny_experiment, steps=20), tmp_path, Classes(names, colors)),
+    ):
+        pass
+    assert (tmp_path / "config.json").read_text() == before
+    with open_run(tiny_experiment, tmp_path, CLASSES):
+        assert remember(27) == ["warning: 27 images to train on, but 24 before"]
+        assert remember(27) == []
 
 
 def test_epochs_and_parts_of_them_become_steps(tiny_experiment):

@@ -94,6 +94,7 @@ def from_smp(path: Path, options: Options) -> Converted:
     smp_settings.check_config(read.config, smp.is_plus(weights))
     given = options.encoder, options.output_stride, options.atrous_rates
     config = smp_settings.model_config(weights, read.settings, *given, report)
+    check_channels(config, path)
     model = smp.from_state_dict(weights, config)
     preprocess, used = torch_preprocessing(config, options, (512, 512), read.settings, report)
     beside = left_aside(read, used)
@@ -144,6 +145,7 @@ def from_tf(path: Path, options: Options) -> Converted:
     rates = first(options.atrous_rates, result.atrous_rates)
     multi_grid = first(options.multi_grid, result.multi_grid)
     config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
+    check_channels(config, path)
     if isinstance(config.aspp, DPCConfig):
         tf_dilations.check_cell(config.aspp, result.cell)
     model = tf_deeplab.from_variables(variables, config)
@@ -186,16 +188,18 @@ def convert(source: str, path: Path, options: Options) -> Converted:
         if value == ():
             raise InputError(f"{option} needs at least one value; leave it out for what is recorded or usual")
     try:
-        converted = SOURCES[source](path, options)
+        return SOURCES[source](path, options)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    channels = converted.model.config.encoder.in_channels
-    if channels != 3:
+
+
+def check_channels(config: ModelConfig, path: Path) -> None:
+    """Before what is recorded of images is read: whatever that is, there could be no package."""
+    if (channels := config.encoder.in_channels) != 3:
         raise InputError(
             f"{path} is a model of {channels} channels, but a package takes RGB images; the converters' Python "
-            "functions load it (README, Port weights)"
+            "functions load it (docs/port.md)"
         )
-    return converted
 
 
 def torch_preprocessing(
@@ -217,7 +221,7 @@ def torch_preprocessing(
 def left_aside(read: Weights, used: Normalization | None) -> list[str]:
     """What is in the file and was taken neither as weights nor as normalization."""
     prefix = f"{read.key}." if read.key else ""
-    taken = [".".join(setting.path) for setting in used.settings] if used else []
+    taken = [".".join(setting.path) for setting in used.settings.values()] if used else []
     return [
         name
         for name in read.beside

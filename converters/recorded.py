@@ -22,14 +22,22 @@ NAMES = {  # an argument, under the name that segmentation_models_pytorch or tim
         *("aspp_dilations", "aspp_dilation", "aspp_dilate", "decoder_dilations"),
     ),
     "architecture": ("arch", "model", "model_name"),
+    "in_channels": ("input_channels", "in_chans"),
+    "normalization": ("normalize", "normalize_image", "normalize_images", "normalize_input", "normalize_inputs"),
+    "input_space": ("channel_order", "color_order", "color_space"),
     "unclear": ("stride", "os", "rates", "dilation", "dilations", "atrous"),  # which may be of much else
 }
 EXACT = (
-    *("encoder_depth", "upsampling", "activation", "classes", "in_channels", "decoder_channels", "act_layer"),
+    *("encoder_depth", "upsampling", "activation", "classes", "decoder_channels", "act_layer"),
     *("norm_layer", "aa_layer", "decoder_aspp_dropout", "decoder_aspp_separable"),
-    *("input_space", "input_range", "max_pixel_value", "normalization"),  # beside mean and std
 )
-ARGUMENTS = {name: name for name in (*NAMES, *EXACT)} | {other: name for name in NAMES for other in NAMES[name]}
+# Beside mean and std of images, or instead of them; of losses and metrics, too, but for where those are kept.
+OF_IMAGES = (
+    *("normalization", "input_space", "input_range", "max_pixel_value", "to_rgb", "bgr_to_rgb", "rgb_to_bgr"),
+    *("do_normalize", "do_rescale", "rescale_factor"),
+)
+ARGUMENTS = {name: name for name in (*NAMES, *EXACT, *OF_IMAGES)}
+ARGUMENTS |= {other: name for name, others in NAMES.items() for other in others}
 # Mean and deviation of images: `pixel_mean`, `normalize.std`, `_mean`. Of metrics too, but for where those are kept.
 STATISTIC = re.compile(
     r"_*(?:(?:pixel|image|img|input|channel|rgb|data|dataset|norm|normali[sz]\w*|imagenet|preprocess\w*)_)?"
@@ -110,21 +118,27 @@ def _name(path: tuple[str, ...]) -> str | None:
     *outer, key = (_in_snake_case(part) for part in path)
     outer = [part for part in outer if not part.isdigit()]
     joined = f"{outer[-1]}_{key}" if outer else key
-    if match := STATISTIC.fullmatch(key):
-        kept_elsewhere = any(ELSEWHERE.fullmatch(part) for part in (*outer, key))
-        return None if kept_elsewhere else match[1]
-    return ARGUMENTS.get(joined) or ARGUMENTS.get(key)
+    match = STATISTIC.fullmatch(key)
+    name = match[1] if match else ARGUMENTS.get(joined) or ARGUMENTS.get(key)
+    kept_elsewhere = (match or name in OF_IMAGES) and any(ELSEWHERE.fullmatch(part) for part in (*outer, key))
+    return None if kept_elsewhere else name
 
 
 def _in_snake_case(key: str) -> str:
-    """`output_stride`, however it is spelled: `outputStride`, `output-stride`, `OUTPUT_STRIDE`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[- ]", "_", key).lower()
+    """`output_stride`, however it is spelled: `outputStride`, `output-stride`, `OUTPUT_STRIDE`; Britain's z is s."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[- ]", "_", key).lower().replace("normalis", "normaliz")
+
+
+def number(value: Any) -> float | None:
+    """One number, or the text of one."""
+    numbers = _numbers(value)
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def integer(value: Any) -> int | None:
     """Of a whole number, as a number or as text."""
-    numbers = _numbers(value)
-    return int(numbers[0]) if len(numbers) == 1 and numbers[0].is_integer() else None
+    one = number(value)
+    return int(one) if one is not None and one.is_integer() else None
 
 
 def integers(value: Any) -> tuple[int, ...] | None:
@@ -137,6 +151,18 @@ def triple(value: Any) -> tuple[float, float, float] | None:
     """Three numbers, in whatever shape."""
     numbers = _numbers(value)
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
+
+
+def channels(value: Any) -> tuple[float, float, float] | None:
+    """Three numbers, or one for all three, as torchvision's Normalize takes it."""
+    one = number(value)
+    return triple(value) if one is None else (one, one, one)
+
+
+def word(value: Any) -> str:
+    """What a setting says in a word, whatever the type: `True`, `"RGB"`, `"min-max"`, an array of one."""
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return re.sub("[- ]", "_", str(value)[:MAX_KEY].strip().lower())
 
 
 def _numbers(value: Any) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from converters.readers.torch_files import read_torch
 from converters.readers.torch_objects import plain
-from converters.recorded import STATISTIC, Setting, settings_in, triple
+from converters.recorded import STATISTIC, Setting, channels, settings_in
 from deeplab_jax.errors import InputError
 from deeplab_jax.serialization import read_json
 
@@ -128,7 +128,7 @@ def _unwrap(weights: Mapping[str, Any], anchor: str) -> tuple[dict[str, Any], li
     own, beside = {}, []
     for name, value in weights.items():
         inner = bare[name].removeprefix(prefix)
-        extra = EXTRAS.fullmatch(inner) or (STATISTIC.fullmatch(inner.split(".")[-1]) and triple(value))
+        extra = EXTRAS.fullmatch(inner) or (STATISTIC.fullmatch(inner.split(".")[-1]) and channels(value))
         if not bare[name].startswith(prefix) or bare[name].startswith(others) or extra:
             beside.append(name)
         elif inner in own:

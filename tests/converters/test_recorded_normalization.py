@@ -73,8 +73,9 @@ def test_caffes_normalization_and_that_of_plain_levels():
 @pytest.mark.parametrize(
     "content",
     [
-        {"mean": 0.5, "std": 0.5},
         {"mean": [0.5, 0.4, 0.3]},
+        {"mean": 0.5},
+        {"mean": [0.5, 0.4], "std": [0.2, 0.2]},
         {"mean": [0.5, 0.4, 0.3], "pixel_std": [0.2, 0.2, 0.2]},
         {"mean": [0.5] * 4, "std": [0.2] * 4},
         {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.0, 0.2]},

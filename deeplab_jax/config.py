@@ -251,3 +251,12 @@ class Experiment:
         reads = "training reads every image as three channels, red, green and blue, gray ones too"
         if channels != 3:
             raise InputError(f"model.encoder.in_channels={channels} must be 3: {reads}")
+        mean, std = self.preprocess.mean, self.preprocess.std
+        if not all(0 <= level <= 1 for level in mean) or max(std) > 1:
+            raise InputError(
+                f"preprocess.mean={mean} and std={std} must be those of images in 0..1; divide them by 255 if they are "
+                "of levels"
+            )
+        stride, crop = self.model.encoder.output_stride, self.augment.crop
+        if min(crop) < stride:
+            raise InputError(f"augment.crop={crop} must be at least {stride}, the output stride, a side")

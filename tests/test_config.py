@@ -77,6 +77,11 @@ UNFIT = {
     r"preprocess.mean: must be a list of 3 values, not \[0.5\]": part("preprocess", mean=(0.5,)),
     r"preprocess.size: must be a list of 2 values": part("preprocess", size=(48, 48, 3)),
     r"preprocess.resize_mode: must be one of .*, not 'fit'": part("preprocess", resize_mode="fit"),
+    r"augment.crop=\(32, 15\) must be at least 16, the output stride": part("augment", crop=(32, 15)),
+    r"preprocess.mean=\(123.0, 116.0, 103.0\) .* must be those of images in 0..1; divide them by 255": part(
+        "preprocess", mean=(123.0, 116.0, 103.0), std=(58.0, 57.0, 57.0)
+    ),
+    r"preprocess.mean=.* and std=\(58.0, 57.0, 57.0\) must be": part("preprocess", std=(58.0, 57.0, 57.0)),
     r"augment.crop: must be a list of 2 values": part("augment", crop=(32, 32, 3)),
     r"optim.optimizer: must be one of .*, not 'lion'": part("optim", optimizer="lion"),
     r"optim.schedule: must be one of .*, not 'step'": part("optim", schedule="step"),

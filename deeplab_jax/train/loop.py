@@ -15,6 +15,7 @@ from deeplab_jax.data.statistics import check_learnable
 from deeplab_jax.errors import InputError
 from deeplab_jax.train.best import MODES, Best, save_package
 from deeplab_jax.train.checkpoint import Checkpoints, Progress
+from deeplab_jax.train.memory import explain_lack_of_memory
 from deeplab_jax.train.preemption import Preempted, Preemption
 from deeplab_jax.train.resume import begin_or_resume, describe_run
 from deeplab_jax.train.run_data import remember_data
@@ -50,7 +51,7 @@ def train(config: Experiment, out: Path) -> Progress:
     shardings = make_shardings(spatial_shards=config.train.spatial_shards)
     check_fit(config, shardings)
     check_learnable(train_set, data)
-    with open_run(config, out, train_set.classes):
+    with explain_lack_of_memory(config), open_run(config, out, train_set.classes):
         for _ in eval_batches(val_set, config.preprocess, config.train.batch_size, data, host_shard(shardings)):
             pass  # a file that cannot be used shows now, not at the first validation
         return run(config, out, train_set, val_set, shardings)

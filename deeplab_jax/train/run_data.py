@@ -29,9 +29,15 @@ def check_classes(out: Path, classes: Classes) -> None:
         if then != now:
             was, says = (" ".join(map(str, named or ["absent"])) for named in (then, now))
             raise InputError(
-                f"{out} holds a run whose class {id} was {was}, and in the data it is {says}; restore it, or choose "
-                f"another --out: init.package {out / 'package'} takes its weights there"
+                f"{out} holds a run whose class {id} was {was}, and in the data it is {says}; restore it, or "
+                f"{elsewhere(out)}"
             )
+
+
+def elsewhere(out: Path) -> str:
+    """How to do what the run in `out` cannot."""
+    package = out / "package"
+    return f"choose another --out{f'; init.package {package} takes its weights there' if package.exists() else ''}"
 
 
 def remember_data(out: Path, train_set: Dataset, val_set: Dataset, *, resumed: bool) -> list[str]:

@@ -17,7 +17,7 @@ from deeplab_jax.errors import InputError
 from deeplab_jax.package.folder import PARTIAL, one_logit_tells
 from deeplab_jax.serialization import differences, load_json, save_json, to_dict
 from deeplab_jax.train.optimizer import make_lr_schedule
-from deeplab_jax.train.run_data import check_classes
+from deeplab_jax.train.run_data import check_classes, elsewhere
 from deeplab_jax.train.sharding import is_main, wait_for_all
 
 UNFINISHED = {".lock", "config.json.new"}  # what a start that failed may leave in a run folder
@@ -130,13 +130,12 @@ def lock_run(config: Experiment, out: Path, classes: Classes) -> Iterator[None]:
 
 def check_goes_on(out: Path, before: Experiment, config: Experiment) -> None:
     """Raises InputError unless the run in `out` is this one so far: only its length may have grown."""
-    elsewhere = f"choose another --out; init.package {out / 'package'} takes its weights there"
     old, new = before.train.steps, config.train.steps
     as_long = replace(config, train=replace(config.train, steps=old))
     for name, other, own in differences(to_dict(resume_key(before)), to_dict(resume_key(as_long))):
-        raise InputError(f"{out} holds a run with {name}={other}, not {own}; {elsewhere}")
+        raise InputError(f"{out} holds a run with {name}={other}, not {own}; {elsewhere(out)}")
     if new < old:
-        raise InputError(f"{out} holds a run of {old} steps, which can become longer but not {new}; {elsewhere}")
+        raise InputError(f"{out} holds a run of {old} steps, which can become longer but not {new}; {elsewhere(out)}")
 
 
 def keep_shorter(out: Path, before: Experiment, config: Experiment) -> None:

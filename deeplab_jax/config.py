@@ -110,6 +110,9 @@ class AugmentConfig:
                 raise InputError(f"{name}={getattr(self, name)} must be 0 to 1")
 
 
+LOSS_TERMS = "cross_entropy", "focal", "dice", "lovasz"
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """What is minimized: a sum of terms, each with a weight; a term of weight 0 is not computed."""
@@ -118,7 +121,7 @@ class LossConfig:
     focal: float = 0.0  # arXiv:1708.02002
     dice: float = 0.0  # arXiv:1606.04797
     lovasz: float = 0.0  # arXiv:1705.08790; of one logit the Lovász hinge
-    auxiliary: float = 0.4  # the same sum for the auxiliary classifier, for a model that has one
+    auxiliary: float = 0.4  # on the same sum for the auxiliary classifier, of a model that has one
     # One for every class, of cross-entropy and focal loss; empty: all equal. For a model of one logit also the
     # foreground's alone, which is PyTorch's pos_weight.
     class_weights: tuple[float, ...] = ()
@@ -129,12 +132,11 @@ class LossConfig:
 
     def __post_init__(self):
         check_finite(self)
-        for name in ("cross_entropy", "focal", "dice", "lovasz", "auxiliary", "focal_gamma"):
+        for name in (*LOSS_TERMS, "auxiliary", "focal_gamma"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)} must not be negative")
-        terms = self.cross_entropy, self.focal, self.dice, self.lovasz
-        if not any(terms):
-            raise InputError("every loss has weight 0; give one of cross_entropy, focal, dice and lovasz a weight")
+        if not any(getattr(self, name) for name in LOSS_TERMS):
+            raise InputError(f"every loss has weight 0; give one of {', '.join(LOSS_TERMS)} a weight")
         if not all(weight >= 0 for weight in self.class_weights):
             raise InputError("class_weights must not be negative")
         if self.class_weights and not any(self.class_weights):

@@ -11,8 +11,8 @@ import numpy as np
 
 from deeplab_jax.array_types import Float, Float32, Int64, Integer, UInt
 from deeplab_jax.image.resize import Placement
-from deeplab_jax.inference.bands import BAND_BYTES, Resized, Step
 from deeplab_jax.inference.postprocess import Planes, Rank, Rule, classify, highest_rank, uncovered
+from deeplab_jax.inference.row_bands import BAND_BYTES, Resized, Step
 
 EPSILON, SMALLEST = (float(getattr(np.finfo(np.float32), name)) for name in ("eps", "tiny"))
 MOST_OPEN = 0.2  # share of a band's pixels beyond which it is resized whole

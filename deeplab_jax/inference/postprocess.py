@@ -8,7 +8,7 @@ import numpy as np
 
 from deeplab_jax.array_types import Bool, Float, Float32, Int64, Shaped, UInt
 from deeplab_jax.image.resize import Placement
-from deeplab_jax.inference.bands import Resized, Window
+from deeplab_jax.inference.row_bands import Resized, Window
 
 ARGMAX: Literal["argmax"] = "argmax"  # in place of a threshold: every pixel keeps its most probable class
 Threshold = float | Literal["argmax"]

@@ -83,7 +83,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
         track.say(*describe_run(config, train_set, val_set, shardings, notes))
         try:
             if schedule.validate(start) and progress.validated < start:  # preempted, the run left it out
-                inspect(start, state, validate, best, track)
+                validate_and_keep_best(start, state, validate, best, track)
                 if signal := preemption.signal():
                     raise Preempted(signal)
             for step, batch in zip(range(start + 1, steps + 1), batches, strict=True):
@@ -98,7 +98,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     track.train(step, metrics | {"loss": np.mean(losses, dtype=np.float64)})
                     losses.clear()
                 if schedule.validate(step):
-                    inspect(step, state, validate, best, track)
+                    validate_and_keep_best(step, state, validate, best, track)
                 signal = preemption.signal_after(step)
                 if schedule.save(step) or signal:
                     check_finite(step, losses, state)
@@ -119,7 +119,9 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
     return progress
 
 
-def inspect(step: int, state: TrainState, validate: Callable, best: Best, track: Tracker | NullTracker) -> None:
+def validate_and_keep_best(
+    step: int, state: TrainState, validate: Callable, best: Best, track: Tracker | NullTracker
+) -> None:
     """Validates; left out where the run is to end now, and owed by the next."""
     if result := validate(state):
         best.update(step, result.figures, state)

@@ -6,9 +6,9 @@ import pytest
 
 from deeplab_jax.image.resize import Placement
 from deeplab_jax.inference import class_map
-from deeplab_jax.inference.bands import Resized
 from deeplab_jax.inference.class_map import write_class_map
 from deeplab_jax.inference.postprocess import Rule, postprocess
+from deeplab_jax.inference.row_bands import Resized
 
 
 def noise(classes, height=40, width=56, seed=0):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from deeplab_jax.image.resize import Placement
-from deeplab_jax.inference import bands
-from deeplab_jax.inference.bands import Resized, Window
+from deeplab_jax.inference import row_bands
 from deeplab_jax.inference.postprocess import Rule, postprocess
+from deeplab_jax.inference.row_bands import BAND_BYTES, Resized, Window
 
 
 def resized(planes, size, window=None):
@@ -36,8 +36,8 @@ def test_resizing_equals_torch(size):
 @pytest.mark.parametrize("size", [(120, 150), (33, 21)])
 def test_bands_equal_the_whole(monkeypatch, size):
     planes = noise(5, 50, 70)
-    in_bands = {rows: resized(planes, size) for rows in (1, 7) if not monkeypatch.setattr(bands, "MOST_ROWS", rows)}
-    monkeypatch.setattr(bands, "MOST_ROWS", size[0])
+    in_bands = {rows: resized(planes, size) for rows in (1, 7) if not monkeypatch.setattr(row_bands, "MOST_ROWS", rows)}
+    monkeypatch.setattr(row_bands, "MOST_ROWS", size[0])
     assert len(Resized(planes, Window(0, 0, 50, 70), 0, size).steps) == 1
     for actual in in_bands.values():
         np.testing.assert_allclose(actual, resized(planes, size), atol=1e-5)
@@ -75,7 +75,7 @@ def test_many_classes_at_little_memory(classes):
     tracemalloc.stop()
     assert (result.segmentation_map[:130] == classes - 1).all()
     assert (result.segmentation_map[-130:] == 0).all()
-    assert peak < result.segmentation_map.nbytes + result.confidence.nbytes + 12 * bands.BAND_BYTES
+    assert peak < result.segmentation_map.nbytes + result.confidence.nbytes + 12 * BAND_BYTES
 
 
 def test_the_first_of_equal_logits_wins():

@@ -1,6 +1,7 @@
 """Tiny projects of Supervisely."""
 
 import base64
+import copy
 import io
 import json
 import zlib
@@ -25,7 +26,8 @@ HOLE = [[3, 3], [8, 3], [8, 6], [3, 6]]
 
 
 def annotation(*objects, **other) -> dict:
-    return {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": list(objects), **other}
+    """Of copies, which may be spoiled."""
+    return {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": copy.deepcopy([*objects]), **other}
 
 
 def write(root, *stated: Any, meta: Any = META, folder: str = "train"):

@@ -98,8 +98,9 @@ def check_signature(package: Package, session: Any) -> tuple[type, int]:
         raise InputError(f"{path} takes images of {sides}, {says}; export it with --dynamic-size for other sizes")
     if output.type not in FLOATS:
         raise InputError(f"{path} must give logits first, as floats, not {output.type}")
-    if isinstance(output.shape[1], int):
-        check_logits(package, output.shape[1])
+    for count in output.shape[1:2]:  # of an output whose shape is declared
+        if isinstance(count, int):
+            check_logits(package, count)
     static_batch = batch if isinstance(batch, int) else 0
     check_forward(path, size, package.planes, static_batch)
     return FLOATS[given.type], static_batch

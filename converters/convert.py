@@ -9,7 +9,7 @@ from flax import nnx
 
 from converters import smp, smp_settings, tf_deeplab, tf_dilations, timm, torchvision
 from converters.normalization import Normalization, recorded_normalization
-from converters.readers.tf_files import atrous_rates_in, read_with_averages
+from converters.readers.tf_files import atrous_rates_in, read_with_ema
 from converters.readers.torch_objects import plain
 from converters.readers.weights_file import Weights, has, read_weights
 from converters.recorded import Report, Setting
@@ -94,7 +94,7 @@ def from_smp(path: Path, options: Options) -> Converted:
     smp_settings.check_config(read.config, smp.is_plus(weights))
     given = options.encoder, options.output_stride, options.atrous_rates
     config = smp_settings.model_config(weights, read.settings, *given, report)
-    check_channels(config, path)
+    check_takes_rgb(config, path)
     model = smp.from_state_dict(weights, config)
     preprocess, used = torch_preprocessing(config, options, (512, 512), read.settings, report)
     beside = left_aside(read, used)
@@ -139,13 +139,13 @@ def from_timm(path: Path, options: Options) -> Converted:
 
 
 def from_tf(path: Path, options: Options) -> Converted:
-    variables, beside = read_with_averages(path)
+    variables, beside = read_with_ema(path)
     result = tf_dilations.recorded(atrous_rates_in(path)) if path.suffix == ".pb" else tf_dilations.Dilations()
     stride = first(options.output_stride, result.output_stride)
     rates = first(options.atrous_rates, result.atrous_rates)
     multi_grid = first(options.multi_grid, result.multi_grid)
     config = tf_deeplab.infer_config(variables, stride, rates, multi_grid)
-    check_channels(config, path)
+    check_takes_rgb(config, path)
     if isinstance(config.aspp, DPCConfig):
         tf_dilations.check_cell(config.aspp, result.cell)
     model = tf_deeplab.from_variables(variables, config)
@@ -193,7 +193,7 @@ def convert(source: str, path: Path, options: Options) -> Converted:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def check_channels(config: ModelConfig, path: Path) -> None:
+def check_takes_rgb(config: ModelConfig, path: Path) -> None:
     """Before what is recorded of images is read: whatever that is, there could be no package."""
     if (channels := config.encoder.in_channels) != 3:
         raise InputError(

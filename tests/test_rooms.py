@@ -64,7 +64,7 @@ def test_imports_point_one_way(name):
     room = room_of(name)
     for other in imports(NAMES[name]):
         top = other.split(".")[0]
-        assert top not in NEVER or room == "converters", other
+        assert top not in NEVER or (room == "converters" and top != "experiments"), other
         if top in ("deeplab_jax", "converters") and other not in TOP:
             target = room_of(other)
             assert target == room or level_of(target) < level_of(room), f"{name} imports {other}"

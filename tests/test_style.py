@@ -37,11 +37,13 @@ INSTEAD = {  # of a name: the field's
 }
 NOT_WORDS = re.compile(
     r"\b(pictures?|colours?|coloured|greys?|neighbours?|neighbouring|labelled|labelling|behaviours?|centre[ds]?"
+    r"|learnt|spoilt|licences?|unlabelled"
     r"|(normal|initial|general|random|quant|rematerial)is(e|ed|er|es|ing|ation)|optimis(e|ed|er|ers|ation))\b",
     re.IGNORECASE,
 )
 FOLDERS = ("deeplab_jax", "converters", "experiments", "tests")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if path.name != "test_style.py"]
+DOCUMENTS = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "experiments" / "RESULTS.md"))
 # What is long because it lists, one line each, what is tried or what a stand-in answers.
 LISTS = {"odd_image", "change_graph", "tensorrt_module"}
 
@@ -56,6 +58,11 @@ def test_names_and_words_are_the_fields(path):
     tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.NAME]
     assert {token.string for token in tokens}.isdisjoint(INSTEAD)
     assert not NOT_WORDS.findall(text)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_words_of_the_documents_are_the_fields(path):
+    assert not NOT_WORDS.findall(path.read_text())
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

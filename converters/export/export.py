@@ -28,7 +28,7 @@ from deeplab_jax.image.preprocess import in_own_size, preprocess
 from deeplab_jax.image.read import read_image
 from deeplab_jax.inference.auto_model import AutoModel, SegmentationModel
 from deeplab_jax.package.folder import Package, check_vacant, read_package
-from deeplab_jax.package.inference_config import unlike_others
+from deeplab_jax.package.inference_config import difference_from_shared
 
 Engine = Literal["onnx", "tensorrt", "torch"]
 Precision = Literal["float32", "float16", "int8"]
@@ -136,8 +136,8 @@ def export(source: Path, engines: Sequence[Engine], out: Path, options: Options,
         fit = f"size=({height}, {width}), or --size {height} {width}"
         report(f"note: images are run in their own size; to fit them into the package's: {fit}", True)
     fitted = not options.dynamic_size or "torch" in folders
-    if fitted and (unlike := unlike_others(read.package.preprocess)):
-        report(f"note: {unlike}", True)
+    if fitted and (difference := difference_from_shared(read.package.preprocess)):
+        report(f"note: {difference}", True)
     return [measure(engine, folder) for engine, folder in folders.items()]
 
 

@@ -65,10 +65,10 @@ def read_tf(path: Path) -> Arrays:
     Raises:
         InputError: that names the file, why it cannot be used and what to do.
     """
-    return read_with_averages(path)[0]
+    return read_with_ema(path)[0]
 
 
-def read_with_averages(path: Path) -> tuple[Arrays, list[str]]:
+def read_with_ema(path: Path) -> tuple[Arrays, list[str]]:
     """What `read_tf` gives, and the names of moving averages of variables, which it leaves out."""
     result = _read_all(path)
     variables = {name: array for name, array in result.items() if not TRAINING_STATE.fullmatch(name)}

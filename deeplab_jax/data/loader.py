@@ -78,12 +78,12 @@ def eval_batches(
     return _batches(Rows(images, len(dataset), _void(preprocess), batch_size, batches, shard), config)
 
 
-def fit_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:
+def resize_sample(sample: Sample, preprocess: PreprocessConfig) -> Batch:
     return {"image": resize_image(sample.image, preprocess), "mask": resize_mask(sample.mask, preprocess)}
 
 
 def _fitted(samples: grain.MapDataset, preprocess: PreprocessConfig) -> grain.MapDataset:
-    return samples.map(lambda sample: fit_sample(sample, preprocess))
+    return samples.map(lambda sample: resize_sample(sample, preprocess))
 
 
 def _void(preprocess: PreprocessConfig) -> Batch:

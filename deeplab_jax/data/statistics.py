@@ -68,7 +68,7 @@ def check_learnable(dataset: Dataset, config: DataConfig) -> None:
             return
     what = f"{dataset.classes.names[seen.argmax()]} is all that is labeled" if seen.any() else "every pixel is void"
     raise InputError(
-        f"{config.train_split} of {config.root}: {what}, so nothing can be learnt; see what its masks hold with: "
+        f"{config.train_split} of {config.root}: {what}, so nothing can be learned; see what its masks hold with: "
         f"deeplab data check --data.root {config.root} --data.format {config.format}"
     )
 

@@ -1,6 +1,6 @@
 """Convolutions written otherwise, with the same sum: XLA on CPUs runs some of them far faster so.
 
-All take what `convolution` in layers.py takes.
+What `cpu_form` gives takes what `convolution` in layers.py takes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

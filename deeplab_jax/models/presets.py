@@ -45,7 +45,6 @@ MOBILENET_V2 = MobileNetV2Config(  # as torchvision builds it
     head=1280,
 )
 
-TORCH_CLASSIFIERS: dict[str, EncoderConfig] = {**RESNETS, **XCEPTIONS, "mobilenet_v2": MOBILENET_V2}
 
 # segmentation_models_pytorch dilates whole stages of its own encoders; "tu-" ones are built by timm, which does not.
 SMP_ENCODERS: dict[str, EncoderConfig] = {

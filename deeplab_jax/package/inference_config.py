@@ -52,7 +52,7 @@ def write(
     """
     height, width = preprocess.size
     exact: dict[str, Any] = {"resize_mode": preprocess.resize_mode, "padding_value": preprocess.padding_value}
-    shared = shared_fit(preprocess)
+    shared = shared_resize(preprocess)
     if dynamic_size:
         exact["size"] = [height, width]
     return {
@@ -76,15 +76,15 @@ def write(
     }
 
 
-def shared_fit(preprocess: PreprocessConfig) -> dict[str, Any]:
+def shared_resize(preprocess: PreprocessConfig) -> dict[str, Any]:
     """How images are fitted or, where the shared API has no words for that, the nearest."""
     mode = "letterbox" if preprocess.resize_mode == "pad" else preprocess.resize_mode
     return {"resize_mode": mode, "padding_value": int(sum(preprocess.padding) / 3)}
 
 
-def unlike_others(preprocess: PreprocessConfig) -> str | None:
+def difference_from_shared(preprocess: PreprocessConfig) -> str | None:
     """How other clients of the shared API fit images, where that is not how we do."""
-    shared, levels = shared_fit(preprocess), preprocess.padding
+    shared, levels = shared_resize(preprocess), preprocess.padding
     if preprocess.resize_mode == "stretch":
         return None
     if shared["resize_mode"] == preprocess.resize_mode and {*levels} == {shared["padding_value"]}:

@@ -22,7 +22,7 @@ from deeplab_jax.train.run_data import remember_data
 from deeplab_jax.train.run_dir import balance_classes, check_same_classes, fit_to_data, last_checkpoint, open_run
 from deeplab_jax.train.schedule import Schedule
 from deeplab_jax.train.sharding import Shardings, check_fit, host_shard, is_alone, is_main, make_shardings, put
-from deeplab_jax.train.step import TrainState, check_finite, init_state, make_train_step, stays_finite
+from deeplab_jax.train.step import TrainState, check_stays_finite, init_state, make_train_step, stays_finite
 from deeplab_jax.train.tracking.tracker import NullTracker, Tracker
 from deeplab_jax.train.validate import make_validate
 from deeplab_jax.train.warm_start import check_init
@@ -93,7 +93,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                 state, metrics = train_step(state, put(batch, shardings))
                 losses.append(metrics["loss"])
                 if schedule.sync(step):
-                    check_finite(step, losses, state)
+                    check_stays_finite(step, losses, state)
                 if schedule.log(step):
                     track.train(step, metrics | {"loss": np.mean(losses, dtype=np.float64)})
                     losses.clear()
@@ -101,7 +101,7 @@ def run(config: Experiment, out: Path, train_set: Dataset, val_set: Dataset, sha
                     validate_and_keep_best(step, state, validate, best, track)
                 signal = preemption.signal_after(step)
                 if schedule.save(step) or signal:
-                    check_finite(step, losses, state)
+                    check_stays_finite(step, losses, state)
                     checkpoints.save(state, progress)
                 if signal:
                     raise Preempted(signal)

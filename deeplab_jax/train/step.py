@@ -174,7 +174,7 @@ def stays_finite(losses: Sequence[Any], state: TrainState) -> bool:
     return bool(np.isfinite(losses).all() and is_finite(state))
 
 
-def check_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
+def check_stays_finite(step: int, losses: Sequence[Any], state: TrainState) -> None:
     """Raises InputError where the run has gone astray; what is saved is older."""
     if not stays_finite(losses, state):
         raise InputError(

@@ -126,7 +126,7 @@ def spoil_graph(good: bytes, chance: random.Random) -> tuple[str, bytes]:
     """A real network in which some things are changed."""
     model, stated = onnx.ModelProto.FromString(good), []
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        with contextlib.suppress(ValueError, IndexError):  # of what the change before has spoilt
+        with contextlib.suppress(ValueError, IndexError):  # of what the change before has spoiled
             stated.append(change_graph(model, chance))
     return ", ".join(stated), model.SerializeToString()
 

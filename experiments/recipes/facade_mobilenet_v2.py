@@ -4,7 +4,7 @@
     deeplab train experiments/recipes/facade_mobilenet_v2.py --data.root EXPORT --init.package voc --out runs/facade
 
 The BatchNorms of these weights are folded into the convolutions, so their statistics are the identity: they are kept,
-where those of a small batch would undo what was learnt.
+where those of a small batch would undo what was learned.
 
 Published: none. Measured: validation mIoU 0.3331, test 0.3046; from random weights 0.1296 and 0.1054, see RESULTS.md.
 """

@@ -159,13 +159,13 @@ def test_what_nothing_would_heed_is_refused(deeplab, tiny_package, shapes_folder
 def test_data_that_cannot_be_measured_leaves_nothing(deeplab, tiny_package, shapes_folder, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(shapes_folder, data)
-    spoilt = sorted((data / "masks/val").iterdir())[-1]
-    spoilt.write_bytes(b"no image")
+    spoiled = sorted((data / "masks/val").iterdir())[-1]
+    spoiled.write_bytes(b"no image")
     status, _, errors = deeplab(
         "export", tiny_package, "--to", "onnx", "--out", out, "--precision", "float16", "--data.root", data
     )
     assert status == 1
-    assert spoilt.name in errors
+    assert spoiled.name in errors
     assert not out.exists()
 
 

@@ -254,7 +254,7 @@ def test_logits_that_are_not_finite_are_the_models_fault(tiny_package, tmp_path,
     def spoil_kernel(layer):
         layer.kernel[...] = jax.numpy.full_like(layer.kernel[...], value)
 
-    source = changed(tiny_package, tmp_path / "spoilt", spoil_kernel)
+    source = changed(tiny_package, tmp_path / "spoiled", spoil_kernel)
     with pytest.raises(InputError, match="model's own logits are not finite, first in classifier: its weights"):
         converter.export(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()

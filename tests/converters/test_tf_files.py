@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from converters.readers import leveldb
-from converters.readers.tf_files import atrous_rates_in, read_tf, read_with_averages
+from converters.readers.tf_files import atrous_rates_in, read_tf, read_with_ema
 from deeplab_jax.errors import InputError
 from deeplab_jax.protobuf import fields
 from helpers.fixtures import SHARED
@@ -114,7 +114,7 @@ def test_bundle_leaves_out_text_and_training_state(tmp_path):
         state[f"a/weights/{suffix}"] = np.ones(3, np.float32)
     write_bundle(tmp_path / "model", {**kept, **state})
     same(read_tf(tmp_path / "model"), kept)
-    assert read_with_averages(tmp_path / "model")[1] == ["a/weights/ExponentialMovingAverage"]
+    assert read_with_ema(tmp_path / "model")[1] == ["a/weights/ExponentialMovingAverage"]
 
     (tmp_path / "text.data-00000-of-00001").write_bytes(b"\0\0\x80?abc")
     write_index(tmp_path / "text", {"half": entry(BFLOAT16, (2,), 0, 4), "text": entry(STRING, (1,), 4, 3)})

@@ -73,8 +73,8 @@ FAULTS = {
     "0 for other everywhere": (no_mask_usable, r"one value more than classes: name a class for 4"),
     "0 and 255": (binary, r"train: masks hold 0, 255 and hardly anything else, and 255 is void"),
     "0 and 255 but for a pixel": (nearly_binary, r"train: masks hold 0, 255 and hardly anything else"),
-    "one class": (binary, r"train: background is all that is labeled, so nothing can be learnt"),
-    "void alone": (all_void, r"train: every pixel is void, so nothing can be learnt"),
+    "one class": (binary, r"train: background is all that is labeled, so nothing can be learned"),
+    "void alone": (all_void, r"train: every pixel is void, so nothing can be learned"),
     "two palettes": (
         two_palettes,
         r"value 0 is \(0, 0, 0\) in the palette of .*train/0.png, but \(128, 0, 0\) in .*train/7.png, and other values",

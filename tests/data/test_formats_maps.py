@@ -117,7 +117,7 @@ def test_cityscapes_with_train_ids_only(tmp_path):
 
 
 def test_cityscapes_every_label(tmp_path):
-    """A licence plate has the id -1, which is 255 in 8 bits; what no label has is refused."""
+    """A license plate has the id -1, which is 255 in 8 bits; what no label has is refused."""
     save_image(tmp_path / "leftImg8bit/val/bonn/a_leftImg8bit.png", 5, 7)
     mask = tmp_path / "gtFine/val/bonn/a_gtFine_labelIds.png"
     values = np.array([*range(34), 255]).reshape(5, 7)

@@ -15,7 +15,7 @@ from deeplab_jax.models import build_model
 from deeplab_jax.models.state import to_arrays
 from deeplab_jax.package import jax_weights
 from deeplab_jax.package.folder import read_package, with_background
-from deeplab_jax.package.inference_config import unlike_others
+from deeplab_jax.package.inference_config import difference_from_shared
 from helpers.fixtures import random_images
 
 
@@ -44,10 +44,10 @@ def test_fitting_that_the_shared_api_has_no_words_for(tiny_package, tmp_path):
     usual = json.loads((tiny_package / "inference_config.json").read_text())["network_input"]
     assert "exact" not in usual
     stated = "clients of the shared API fit images by letterbox on gray 127, AutoModel by pad on (128, 128, 128)"
-    assert stated in str(unlike_others(config))
+    assert stated in str(difference_from_shared(config))
     fits = (PreprocessConfig(), PreprocessConfig(resize_mode="stretch", padding_value=None))
-    assert [unlike_others(each) for each in (*fits, PreprocessConfig(resize_mode="center-crop"))] == [None] * 3
-    assert "letterbox on (124, 116, 104)" in str(unlike_others(PreprocessConfig(padding_value=None)))
+    assert [difference_from_shared(each) for each in (*fits, PreprocessConfig(resize_mode="center-crop"))] == [None] * 3
+    assert "letterbox on (124, 116, 104)" in str(difference_from_shared(PreprocessConfig(padding_value=None)))
 
 
 def test_weights_come_back_bit_by_bit(tiny_package):

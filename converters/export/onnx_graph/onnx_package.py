@@ -25,8 +25,9 @@ ODD_SIZE = (97, 161)  # at which every graph is checked before it is fixed to a 
 def check_installed() -> None:
     """Raises InputError unless what exporting needs is."""
     try:
-        import jax2onnx  # noqa: F401
         import onnxruntime  # noqa: F401
+
+        from converters.export.onnx_graph.jax2onnx_mended import jax2onnx  # noqa: F401
     except ImportError:
         raise InputError("exporting to ONNX needs more packages: pip install 'deeplab_jax[onnx]'") from None
 

@@ -70,7 +70,7 @@ def resize(graph: ir.Graph) -> None:
     """Interpolation, which is traced as products with constant matrices, becomes Resize."""
     for node in nodes(graph, "Einsum"):
         if node.attributes["equation"].as_string() != RESIZE_ROWS:
-            continue  # the second half of a pair, or read with it
+            raise GraphError(node, "is no interpolation")
         columns = sole_consumer(node.outputs[0], "Einsum")
         if columns is None or columns.attributes["equation"].as_string() != RESIZE_COLUMNS:
             raise GraphError(node, "is no half of an interpolation")

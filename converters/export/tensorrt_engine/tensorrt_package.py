@@ -1,7 +1,7 @@
 """ONNX packages to TensorRT packages: an engine for the GPU of this machine, checked before it is put in place.
 
 The precision is the graph's: float32, float16, or int8 with QuantizeLinear and DequantizeLinear, as it was exported to
-ONNX. Everything that can be said without a GPU is said first; what needs one is in `trt_build`.
+ONNX. Everything that can be said without a GPU is said first; what needs one is in `build`.
 """
 
 import json
@@ -73,7 +73,7 @@ class Profile:
 def export(source: Path, out: Path, profile: Profile, report: Report) -> float:
     """Writes the ONNX package `source` as a TensorRT package; returns the largest difference over the largest logit.
 
-    Building takes minutes. What is learnt about the speed of kernels is kept (`trt_build.timing_cache`), so that
+    Building takes minutes. What is learned about the speed of kernels is kept (`build.timing_cache`), so that
     the next build of such a model takes less.
 
     Args:

@@ -98,12 +98,12 @@ def same_classes(splits: Sequence[Checked]) -> list[str]:
 
 
 def useless(checked: Checked, train: str) -> list[str]:
-    """Nothing can be learnt from one class, and nothing measured without any."""
+    """Nothing can be learned from one class, and nothing measured without any."""
     result = checked.statistics
     labeled = np.flatnonzero(result.pixels)
     if not result.images or len(labeled) > (1 if checked.split == train else 0):
         return []
     what = f"{result.classes.names[labeled[0]]} is all that is labeled" if len(labeled) else "every pixel is void"
     return [
-        f"{checked.split}: {what}, so nothing can be learnt or measured; write the ids of the classes into the masks"
+        f"{checked.split}: {what}, so nothing can be learned or measured; write the ids of the classes into the masks"
     ]

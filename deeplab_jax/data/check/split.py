@@ -25,7 +25,7 @@ SHOWN_FAILED = 2  # of these, masks that cannot be used
 
 
 @dataclass(frozen=True)
-class Looked:
+class Inspection:
     """One sample, or what is wrong with it."""
 
     name: str  # the file of the image, or its number
@@ -58,35 +58,35 @@ class Checked:
     # Digest of an image's pixels -> the images that have it, each with the digest of its mask.
     images: dict[bytes, list[tuple[str, bytes]]] = field(default_factory=dict)
 
-    def add(self, index: int, looked: Looked, source: str) -> None:
+    def add(self, index: int, inspected: Inspection, source: str) -> None:
         if len(self.rgb) <= 2:
-            self.rgb |= looked.rgb
-        if looked.turned:
-            self.turned.append(looked.name)
-        for value, color in looked.colors.items():
+            self.rgb |= inspected.rgb
+        if inspected.turned:
+            self.turned.append(inspected.name)
+        for value, color in inspected.colors.items():
             self.colors.setdefault(value, {}).setdefault(color, source)
-        if looked.sample:
-            self.statistics.add(looked.sample)
-            self.images.setdefault(looked.digests[0], []).append((looked.name, looked.digests[1]))
+        if inspected.sample:
+            self.statistics.add(inspected.sample)
+            self.images.setdefault(inspected.digests[0], []).append((inspected.name, inspected.digests[1]))
             # The first that can be used from each of some places on, which are spread over the split.
             places = np.linspace(0, self.size - 1, SHOWN).astype(int)
             if len(self.samples) < SHOWN and index >= places[len(self.samples)]:
-                self.samples.append(looked.sample)
+                self.samples.append(inspected.sample)
             return
-        self.faults.append(looked.fault)
-        if looked.mask is None:
+        self.faults.append(inspected.fault)
+        if inspected.mask is None:
             return
-        if looked.mask.ndim == 2:
-            self.values |= set(np.unique(looked.mask).tolist())
+        if inspected.mask.ndim == 2:
+            self.values |= set(np.unique(inspected.mask).tolist())
         if len(self.failed) < SHOWN_FAILED:
-            self.failed.append((looked.fault.replace(f"{Path(source).parent}/", ""), looked.mask))
+            self.failed.append((inspected.fault.replace(f"{Path(source).parent}/", ""), inspected.mask))
 
 
 def check_split(split: str, dataset: Dataset, threads: int, progress: Callable[[str, int, int], None]) -> Checked:
     """Reads every sample."""
     checked = Checked(split, len(dataset), Statistics(dataset.classes), meanings(dataset), dataset.notes)
-    for index, looked in enumerate(in_order(lambda index: inspect(dataset, index), len(dataset), threads)):
-        checked.add(index, looked, str(dataset.examples[index].source) if isinstance(dataset, Files) else "")
+    for index, inspected in enumerate(in_order(lambda index: inspect(dataset, index), len(dataset), threads)):
+        checked.add(index, inspected, str(dataset.examples[index].source) if isinstance(dataset, Files) else "")
         progress(split, index + 1, len(dataset))
     if isinstance(dataset, Files):
         checked.faults += [f"{mask} is a mask without an image" for mask in dataset.unpaired]
@@ -102,7 +102,7 @@ def meanings(dataset: Dataset) -> Mapping[int, int]:
     return {}
 
 
-def inspect(dataset: Dataset, index: int) -> Looked:
+def inspect(dataset: Dataset, index: int) -> Inspection:
     """Reads a sample, and of its files what the sample does not hold."""
     example = dataset.examples[index] if isinstance(dataset, Files) else None
     sample, fault, digests = None, "", (b"", b"")
@@ -112,10 +112,10 @@ def inspect(dataset: Dataset, index: int) -> Looked:
     except InputError as error:
         fault = str(error)
     if not example:
-        return Looked(f"example {index}", sample, fault, digests, False, {}, set(), None)
+        return Inspection(f"example {index}", sample, fault, digests, False, {}, set(), None)
     # Where a mask's colors count, palettes may differ.
     by_value = isinstance(dataset, Files) and isinstance(dataset.read_mask, IdMasks)
-    return Looked(
+    return Inspection(
         str(example.image),
         sample,
         fault,

@@ -32,7 +32,7 @@ CLASSES = (  # value in labelIds, name, color; the order is that of the class id
     (32, "motorcycle", (0, 0, 230)),
     (33, "bicycle", (119, 11, 32)),
 )
-# From unlabeled (0) to bicycle (33), and -1 for licence plates, which 8 bits store as 255. What has no class is void.
+# From unlabeled (0) to bicycle (33), and -1 for license plates, which 8 bits store as 255. What has no class is void.
 LABEL_IDS = dict.fromkeys(range(-1, 34), IGNORE) | {value: id for id, (value, _, _) in enumerate(CLASSES)}
 IDS, TRAIN_IDS = "gtFine_labelIds.png", "gtFine_labelTrainIds.png"  # how names of masks end
 

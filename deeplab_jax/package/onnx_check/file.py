@@ -21,7 +21,7 @@ from deeplab_jax.package.onnx_check.sizes import check_sizes
 from deeplab_jax.protobuf import Malformed, Wire, fields, text, varints
 
 OLDEST_IR, OLDEST_OPSET = 3, 7
-MOST_BYTES = 1 << 31  # Protocol Buffers' own limit
+MOST_FILE_BYTES = 1 << 31  # Protocol Buffers' own limit
 MOST_FIELDS = 1 << 19  # of messages: they cost time here, and a network has some thousands
 MOST_NODES = 1 << 14
 MOST_NAME_BYTES = 4096
@@ -63,8 +63,8 @@ def check_onnx_file(path: Path, input_shape: Shape) -> None:
     """
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise Malformed(f"it has {size} bytes; external data is for more than {MOST_BYTES}")
+        if size > MOST_FILE_BYTES:
+            raise Malformed(f"it has {size} bytes; external data is for more than {MOST_FILE_BYTES}")
         data = np.memmap(path, np.uint8, "r").data
         Reader(path.parent).check_model(data, input_shape)
     except (OSError, ValueError) as error:  # np.memmap's for an empty file, and Malformed

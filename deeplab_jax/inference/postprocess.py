@@ -42,8 +42,8 @@ class SemanticSegmentationResult:
 class Rule:
     """How logits become ids: K planes for K classes; or one less, and the ids skip `background`; or 1, a sigmoid's.
 
-    Pixels whose class is less probable than the threshold become background, and so do those whose logits are infinite
-    or no numbers.
+    Pixels whose class is less probable than the threshold become background, and so do those of an infinite logit
+    or of one that is no number; minus infinity rules out its own class alone.
     """
 
     class_count: int

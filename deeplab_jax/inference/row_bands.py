@@ -81,9 +81,30 @@ class Resized:
         return self.window.cut(self.planes, step.source, self.outside)
 
     def band(self, step: Step, rows: Integer[np.ndarray, "rows"] | None = None) -> Float32[np.ndarray, "k rows width"]:
-        """All or some of its rows. It may be written into; the next one overwrites it."""
-        lines = reshaped(self._narrow, len(self.planes), len(step.weights), self.window.width)
-        product(step.weights, self.cut(step), lines)
+        """All or some of its rows. It may be written into; the next one overwrites it.
+
+        Infinities and NaN are where they have a weight, and nowhere else.
+        """
+        piece = self.cut(step)
+        finite = np.isfinite(piece)
+        if finite.all():
+            return self._resize(piece, step.weights, rows)
+        resized = self._resize(np.where(finite, piece, np.float32(0)), step.weights, rows)
+        used = step.weights if rows is None else step.weights[rows]
+        for value, holds in ((np.inf, np.isposinf), (-np.inf, np.isneginf), (np.nan, np.isnan)):
+            down = used @ holds(piece).astype(np.float32)
+            for columns, under, shares in resize_steps(self.window.width, self.width, MOST_COLUMNS):
+                resized[..., columns][down[..., under] @ shares.T > 0] += value
+        return resized
+
+    def _resize(
+        self,
+        piece: Float32[np.ndarray, "k source narrow"],
+        weights: Float32[np.ndarray, "target source"],
+        rows: Integer[np.ndarray, "rows"] | None,
+    ) -> Float32[np.ndarray, "k rows width"]:
+        lines = reshaped(self._narrow, len(piece), len(weights), self.window.width)
+        np.matmul(weights, piece, out=lines)
         if rows is not None:
             lines = lines.take(rows, 1)
         resized = reshaped(self._band, *lines.shape[:2], self.width)
@@ -91,26 +112,8 @@ class Resized:
             flat = lines.shape[0] * lines.shape[1]
             cv2.resize(lines.reshape(flat, -1), (self.width, flat), dst=resized.reshape(flat, -1))
         for columns, under, shares in self._column_steps:
-            product(lines[..., under], shares.T, resized[..., columns])
+            np.matmul(lines[..., under], shares.T, out=resized[..., columns])
         return resized
-
-
-Factor = Float32[np.ndarray, "..."]
-
-
-def product(left: Factor, right: Factor, out: Factor) -> None:
-    """Writes `left @ right`, one of which are weights; infinities and NaN do not reach where their weight is 0."""
-    factors = left, right
-    finite = [np.isfinite(factor) for factor in factors]
-    if all(each.all() for each in finite):
-        np.matmul(left, right, out=out)
-        return
-    known = [np.where(each, factor, np.float32(0)) for each, factor in zip(finite, factors, strict=True)]
-    used = [(factor != 0).astype(np.float32) for factor in factors]
-    np.matmul(*known, out=out)
-    for value, holds in ((np.inf, np.isposinf), (-np.inf, np.isneginf), (np.nan, np.isnan)):
-        there = [holds(factor).astype(np.float32) for factor in factors]
-        out[there[0] @ used[1] + used[0] @ there[1] > 0] += value
 
 
 def reshaped(buffer: Float32[np.ndarray, "n"], *shape: int) -> Float32[np.ndarray, "..."]:

@@ -87,21 +87,41 @@ def test_the_first_of_equal_logits_wins():
 
 
 @pytest.mark.parametrize("classes", [1, 2, 4])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_no_numbers_become_background(classes, value):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("size", [(60, 60), (30, 90), (90, 30), (31, 31), (20, 20), (30, 30)])
+def test_logits_that_are_no_numbers_become_background(classes, value, size):
+    def run(logits):
+        return postprocess(logits, Placement(0, 0, 30, 30), (30, 30), size, Rule(classes + 1, 0, 0.0))
+
     logits = noise(classes, 30, 30)
-    expected = postprocess(logits, Placement(0, 0, 30, 30), (30, 30), (60, 60), Rule(classes + 1, 0, 0.0))
+    expected = run(logits)
     logits[-1, 10, 12] = value
-    result = postprocess(logits, Placement(0, 0, 30, 30), (30, 30), (60, 60), Rule(classes + 1, 0, 0.0))
-    hole = result.segmentation_map == 0
-    if (classes, value) != (1, np.inf):  # the one class is then certain
-        assert hole[20:22, 24:26].all()
-        assert not result.confidence[hole].any()
-    assert np.isfinite(result.confidence).all()
-    far = np.ones((60, 60), bool)
-    far[18:24, 22:28] = False
-    np.testing.assert_array_equal(result.segmentation_map[far], expected.segmentation_map[far])
-    np.testing.assert_array_equal(result.confidence[far], expected.confidence[far])
+    result = run(logits)
+    rows, columns = (
+        np.abs((np.arange(side) + 0.5) * 30 / side - 0.5 - at) < max(30 / side, 1)
+        for side, at in zip(size, (10, 12), strict=True)
+    )
+    near = rows[:, None] & columns
+    if (classes, value) == (1, np.inf):  # the one class is then certain
+        np.testing.assert_array_equal(result.confidence[near], 1)
+    else:
+        assert not result.segmentation_map[near].any()
+        assert not result.confidence[near].any()
+    np.testing.assert_array_equal(result.segmentation_map[~near], expected.segmentation_map[~near])
+    np.testing.assert_array_equal(result.confidence[~near], expected.confidence[~near])
+
+
+@pytest.mark.parametrize("size", [(60, 60), (30, 90), (90, 30), (20, 20), (30, 30)])
+def test_minus_infinity_rules_out_its_class_alone(size):
+    logits, low = noise(4, 30, 30), noise(4, 30, 30)
+    for planes, value in ((logits, -np.inf), (low, -1e30)):
+        planes[2], planes[3, 10, 12] = value, value
+    expected, actual = (
+        postprocess(planes, Placement(0, 0, 30, 30), (30, 30), size, Rule(5, 0, 0.0)) for planes in (low, logits)
+    )
+    np.testing.assert_array_equal(actual.segmentation_map, expected.segmentation_map)
+    np.testing.assert_allclose(actual.confidence, expected.confidence, rtol=1e-6)
+    assert set(np.unique(actual.segmentation_map)) == {1, 2, 4}
 
 
 def test_the_most_probable_class_of_one_logit_is_the_foreground_from_one_half():

@@ -71,7 +71,10 @@ def recorded_normalization(
     if not result or (len(given) == 2 and not all(each.bgr for each in result)):
         return None
     for other in result[1:] if len(given) < 2 else ():
-        says = " but ".join(f"{each.place} say {show(each.mean)} and {show(each.std)}" for each in (result[0], other))
+        says = " but ".join(
+            f"{each.place} say {show(each.mean)} and {show(each.std)}{' of blue, green and red' * each.bgr}"
+            for each in (result[0], other)
+        )
         if not result[0].agrees(other):
             raise InputError(f"{says}; {GIVE} to say which is right")
     used = replace(result[0], settings={name: at for name, at in result[0].settings.items() if name not in given})
@@ -83,11 +86,17 @@ def recorded_normalization(
 
 
 def _groups(settings: Collection[Setting]) -> list[list[Setting]]:
-    """The settings of images, by the dictionary that they stand in."""
+    """The settings of images, by the dictionary that they stand in; those around mean and std are with them."""
     groups: dict[tuple, list[Setting]] = {}
     for setting in settings:
         if setting.name in ("mean", "std", *OF_IMAGES):
             groups.setdefault((setting.file, *setting.path[:-1]), []).append(setting)
+    alone = [key for key, group in groups.items() if all(setting.name in OF_IMAGES for setting in group)]
+    for key in alone:
+        if below := [group for other, group in groups.items() if other[: len(key)] == key and other not in alone]:
+            above = groups.pop(key)
+            for group in below:
+                group += above
     return list(groups.values())
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deeplab_jax.errors import InputError
+
 Color = tuple[int, int, int]  # RGB, 0..255
 FOREGROUND = "foreground"  # beside background, where nobody names it
 BLACK = (0, 0, 0)  # background's color, and no other class's where nobody says otherwise
@@ -12,6 +14,10 @@ BLACK = (0, 0, 0)  # background's color, and no other class's where nobody says 
 class Classes:
     names: tuple[str, ...]
     palette: tuple[Color, ...]
+
+    def __post_init__(self):
+        if len(self.names) != len(self.palette):
+            raise InputError(f"{len(self.names)} class names need as many colors, not {len(self.palette)}")
 
     def __len__(self) -> int:
         return len(self.names)

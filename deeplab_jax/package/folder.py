@@ -162,7 +162,8 @@ def check_logits(package: Package, planes: int) -> None:
     if planes not in (names, names - 1):
         raise InputError(
             f"{package.folder} names {names} classes but its weights give {planes} logits; class_names.txt must name "
-            f"{planes} classes, or {planes + 1} with a background that has no logit, and palette a color for each"
+            f"{f'{planes} classes, or ' if planes > 1 else ''}{planes + 1} with a background that has no logit, and "
+            "palette a color for each"
         )
 
 

@@ -101,17 +101,16 @@ def open_run(config: Experiment, out: Path, classes: Classes) -> Iterator[None]:
 def lock_run(config: Experiment, out: Path, classes: Classes) -> Iterator[None]:
     """`open_run` in the main process."""
     path = out / "config.json"
-    no_run = InputError(f"{out} exists and holds no run; choose another --out")
     if path.exists():
         try:
             before = load_json(Experiment, path)
-        except InputError:
-            raise no_run from None
+        except InputError as error:
+            raise InputError(f"{out} exists and holds no run ({error}); choose another --out") from None
         if (out / "package").exists() or any((out / "checkpoints").glob("*")):
             check_goes_on(out, before, config)
             check_classes(out, classes)
     elif out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - UNFINISHED):
-        raise no_run
+        raise InputError(f"{out} exists and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
@@ -135,7 +134,10 @@ def check_goes_on(out: Path, before: Experiment, config: Experiment) -> None:
     for name, other, own in differences(to_dict(resume_key(before)), to_dict(resume_key(as_long))):
         raise InputError(f"{out} holds a run with {name}={other}, not {own}; {elsewhere(out)}")
     if new < old:
-        raise InputError(f"{out} holds a run of {old} steps, which can become longer but not {new}; {elsewhere(out)}")
+        raise InputError(
+            f"{out} holds a run of {old} steps, which can become longer but not {new}; give train.steps={old}, or "
+            f"{elsewhere(out)}"
+        )
 
 
 def keep_shorter(out: Path, before: Experiment, config: Experiment) -> None:

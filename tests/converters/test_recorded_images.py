@@ -171,6 +171,20 @@ def test_options_in_red_green_blue_leave_the_recorded_order():
     assert other is None
 
 
+def test_what_is_stated_around_mean_and_std_is_of_them():
+    for content in (
+        {"config": {"to_rgb": False, "normalize": {"mean": MEAN, "std": STD}}},
+        {"args": {"input_space": "BGR", "data": {"norm": {"mean": MEAN, "std": STD}}}},
+    ):
+        actual, report = read(content)
+        assert actual.bgr
+        assert report.notes == []
+    actual, _ = read({"args": {"max_pixel_value": 1.0, "norm": {"mean": LEVELS["mean"], "std": LEVELS["std"]}}})
+    np.testing.assert_allclose(actual.mean, np.array(LEVELS["mean"]) / 255)
+    with pytest.raises(InputError, match=r"0.21, 0.31, 0.19 of blue, green and red but args.mean"):
+        read({"cfg": {"mean": MEAN, "std": STD, "to_rgb": False}, "args": {"mean": MEAN, "std": STD}})
+
+
 def test_images_that_were_only_divided():
     transforms = {"do_normalize": False, "do_rescale": True, "image_mean": MEAN, "image_std": STD}
     actual, report = read({"args": {"preprocessor": transforms}})

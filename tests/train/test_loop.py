@@ -84,7 +84,7 @@ def test_another_run_in_the_folder_is_left_alone(tiny_experiment, tmp_path):
     with pytest.raises(InputError, match=rf"run holds a run with train\.batch_size=8, not 16; {elsewhere}"):
         open_and_close(changed(tiny_experiment, batch_size=16, steps=13))
     with pytest.raises(
-        InputError, match=rf"run holds a run of 12 steps, which can become longer but not 11; {elsewhere}"
+        InputError, match=rf"run of 12 steps, which can become longer but not 11; give train.steps=12, or {elsewhere}"
     ):
         open_and_close(changed(tiny_experiment, steps=11))
     # What has no bearing on the weights may change; so may everything before there is anything to lose.

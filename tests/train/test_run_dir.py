@@ -71,6 +71,25 @@ def test_a_run_goes_on_with_the_classes_it_began_with(tiny_experiment, tmp_path,
         assert remember(27) == []
 
 
+def test_damaged_files_of_a_run_are_named(tiny_experiment, tmp_path):
+    with open_run(tiny_experiment, tmp_path, CLASSES):
+        (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "dataset.json").write_text(
+        '{"classes": {"names": ["background", "cell"], "palette": [[0, 0, 0]]}, "train_images": 1, "val_images": 1}'
+    )
+    with (
+        pytest.raises(InputError, match=r"2 class names need as many colors, not 1"),
+        open_run(tiny_experiment, tmp_path, CLASSES),
+    ):
+        pass
+    (tmp_path / "config.json").write_text('{"model": 3}')
+    with (
+        pytest.raises(InputError, match=r"exists and holds no run \(.*config.json.*\); choose another --out"),
+        open_run(tiny_experiment, tmp_path, CLASSES),
+    ):
+        pass
+
+
 def test_epochs_and_parts_of_them_become_steps(tiny_experiment):
     classes = Classes(("a", "b", "c", "d", "e"), default_palette(5))
     experiment = changed(tiny_experiment, batch_size=8, epochs=2.5, validate_epochs=0.25)

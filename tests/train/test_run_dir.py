@@ -78,7 +78,7 @@ def test_damaged_files_of_a_run_are_named(tiny_experiment, tmp_path):
         '{"classes": {"names": ["background", "cell"], "palette": [[0, 0, 0]]}, "train_images": 1, "val_images": 1}'
     )
     with (
-        pytest.raises(InputError, match=r"2 class names need as many colors, not 1"),
+        pytest.raises(InputError, match=r"dataset.json.*2 class names need as many colors, not 1"),
         open_run(tiny_experiment, tmp_path, CLASSES),
     ):
         pass

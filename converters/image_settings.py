@@ -62,6 +62,8 @@ def scale(mean: Triple, std: Triple, beside: Mapping[str, Setting]) -> float | N
         divisors.append(1 / factor if factor else None)
     if divisors:
         return _divided(mean, std, divisors[0]) if divisors[0] else None
+    if max(mean) > 1 > max(std):
+        return None  # of two scales
     return 1 / 255 if max(mean) > 1 or (max(std) > 1 and not any(mean)) else 1.0
 
 

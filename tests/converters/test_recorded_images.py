@@ -185,6 +185,14 @@ def test_what_is_stated_around_mean_and_std_is_of_them():
         read({"cfg": {"mean": MEAN, "std": STD, "to_rgb": False}, "args": {"mean": MEAN, "std": STD}})
 
 
+def test_mean_and_std_of_two_scales_are_not_used():
+    actual, report = read({"args": {"mean": LEVELS["mean"], "std": STD}})
+    assert actual is None
+    assert report.notes[0].startswith("not used: args.mean")
+    actual, _ = read({"args": {"mean": LEVELS["mean"], "std": [1.0, 1.0, 1.0]}})  # Caffe's
+    np.testing.assert_allclose(actual.std, 1 / 255)
+
+
 def test_images_that_were_only_divided():
     transforms = {"do_normalize": False, "do_rescale": True, "image_mean": MEAN, "image_std": STD}
     actual, report = read({"args": {"preprocessor": transforms}})

@@ -24,6 +24,7 @@ def saved_states(experiment, folder, steps=(1, 2)):
     return state
 
 
+@pytest.mark.slow
 def test_checkpoints_restore_every_bit(tiny_experiment, tmp_path):
     state = saved_states(tiny_experiment, tmp_path)
     checkpoints = Checkpoints(tmp_path)

@@ -138,6 +138,7 @@ def test_the_auxiliary_loss_weighs_as_much_as_it_should(tiny_experiment):
     assert loss == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_learning_rate_and_gradient_norm_are_those_of_the_step(tiny_experiment, tmp_path):
     """Beside the loss in metrics.jsonl: the rate of the update that a step is part of, and the norm of the gradient
     before it is clipped, without what is frozen."""

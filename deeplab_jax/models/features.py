@@ -1,6 +1,6 @@
 """What every encoder gives to the rest of a DeepLab, and the one way in which it is taken."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from flax import nnx
@@ -34,12 +34,9 @@ class Taps(NamedTuple):
 class Block(nnx.Module):
     """Part of an encoder, in two steps; between them low-level features may be taken."""
 
-    def begin(self, x: Float[Array, "b h w c_in"]) -> tuple[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 c"]]:
-        """The input of the shortcut, and what the block has computed halfway."""
-        raise NotImplementedError
-
-    def finish(self, x: Float[Array, "b h w c_in"], y: Float[Array, "b h2 w2 c"]) -> Float[Array, "b h3 w3 c_out"]:
-        raise NotImplementedError
+    # The input of the shortcut, and what the block has computed halfway; then the output of the two.
+    begin: Callable[[Float[Array, "b h w c_in"]], tuple[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 c"]]]
+    finish: Callable[[Float[Array, "b h w c_in"], Float[Array, "b h2 w2 c"]], Float[Array, "b h3 w3 c_out"]]
 
 
 def run_blocks(x: Float[Array, "b h w c"], blocks: Iterable[Block], taps: Taps) -> Features:
